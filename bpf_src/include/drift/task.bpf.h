@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* struct task_struct and struct cgroup as they were and are. */
+#ifndef DRIFT_TASK_BPF_H
+#define DRIFT_TASK_BPF_H
+
+#include "record.bpf.h"
+
+/* Linux commit 2f064a59a11f ("sched: Change task_struct::state") (in v5.14) renamed state. */
+struct task_struct___before_5_14 {
+	long state;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u32 task_state(struct task_struct *task)
+{
+	if (bpf_core_field_exists(task->__state))
+		return BPF_CORE_READ(task, __state);
+	return BPF_CORE_READ((struct task_struct___before_5_14 *)task, state);
+}
+
+/*
+ * Linux commit 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]")
+ * (in v6.1) keeps pointers where the ids were.
+ */
+struct cgroup___before_6_1 {
+	__u64 ancestor_ids[0];
+} __attribute__((preserve_access_index));
+
+static __always_inline struct cgroup *task_cgroup(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, cgroups, dfl_cgrp);
+}
+
+static __always_inline __u64 cgroup_id(struct cgroup *cgroup)
+{
+	return BPF_CORE_READ(cgroup, kn, id);
+}
+
+/* The id of the ancestor (or self) at LEVEL, 0 where the cgroup lies above it. */
+static __always_inline __u64 cgroup_ancestor_id(struct cgroup *cgroup, __u32 level)
+{
+	struct cgroup___before_6_1 *old = (void *)cgroup;
+	struct cgroup *ancestor = NULL;
+	__u64 id = 0;
+
+	if ((__u32)BPF_CORE_READ(cgroup, level) < level)
+		return 0;
+	if (bpf_core_field_exists(cgroup->ancestors)) {
+		bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
+				      (void *)cgroup +
+					      __builtin_preserve_field_info(cgroup->ancestors, 0) +
+					      level * sizeof(ancestor));
+		return cgroup_id(ancestor);
+	}
+	bpf_probe_read_kernel(&id, sizeof(id),
+			      (void *)cgroup + __builtin_preserve_field_info(old->ancestor_ids, 0) +
+				      level * sizeof(id));
+	return id;
+}
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What began and has not ended yet: remember a value from one event to the next. */
+#ifndef PAIR_BPF_H
+#define PAIR_BPF_H
+
+#include "record.bpf.h"
+
+/* PAIRS(starts, u32, u64, 16384): the map starts, and starts_lost, the begins that found it full. */
+#define PAIRS(name, key_type, value_type, entries)                                             \
+	struct {                                                                               \
+		__uint(type, BPF_MAP_TYPE_HASH);                                               \
+		__uint(max_entries, entries);                                                  \
+		__type(key, key_type);                                                         \
+		__type(value, value_type);                                                     \
+	} name SEC(".maps");                                                                   \
+	__u64 name##_lost;                                                                     \
+	static __always_inline void name##_begin(const key_type *key, const value_type *value, \
+						 __u64 flags)                                  \
+	{                                                                                      \
+		/* -EEXIST answers BPF_NOEXIST: the first begin counts. */                     \
+		long error = bpf_map_update_elem(&name, key, value, flags);                    \
+		if (error && error != -17)                                                     \
+			__sync_fetch_and_add(&name##_lost, 1);                                 \
+	}                                                                                      \
+	static __always_inline bool name##_end(const key_type *key, value_type *ret)           \
+	{                                                                                      \
+		value_type *value = bpf_map_lookup_elem(&name, key);                           \
+		if (!value)                                                                    \
+			return false;                                                          \
+		*ret = *value;                                                                 \
+		bpf_map_delete_elem(&name, key);                                               \
+		return true;                                                                   \
+	}
+
+#define pair_begin(name, key, value, flags) name##_begin(key, value, flags)
+#define pair_end(name, key, ret) name##_end(key, ret)
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The vocabulary of records: what a member means, and how a record reaches user space.
+ *
+ * A record is a struct that begins with fixed members; texts and stacks lie behind it in its tail,
+ * and members such as ev_text say where. It is drafted in a per-CPU area, then copied to the ring
+ * in its true length.
+ */
+#ifndef RECORD_BPF_H
+#define RECORD_BPF_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#define TEXT_MOST 4096 /* bytes that one text may take, its NUL included: PATH_MAX */
+#define COMM_LEN 16
+#define EV_NO_RESULT __INT64_MAX__
+
+enum ev_state { EV_WHOLE, EV_CUT, EV_UNREADABLE };
+
+struct ev_part {
+	__u32 at; /* from the start of the tail */
+	__u16 length;
+	__u16 state;
+};
+
+/* The typedefs are what user space goes by; the name of the type says how a member is shown. */
+typedef __u64 ev_time;		/* CLOCK_BOOTTIME, ns */
+typedef __u64 ev_duration;	/* ns */
+typedef __s64 ev_ret;		/* a result, a negative errno, or EV_NO_RESULT */
+typedef __s32 ev_exit;		/* a wait status, negative: none yet */
+typedef __u32 ev_uid;
+typedef __u32 ev_dev;		/* major << 20 | minor */
+typedef __u64 ev_cgroup;
+typedef __u32 ev_open_flags;
+typedef __u32 ev_mode;
+typedef char ev_comm[COMM_LEN];
+typedef struct ev_part ev_text;
+typedef struct ev_part ev_path; /* relative to the ev_dir before it, where there is one */
+typedef struct ev_part ev_dir;	/* names from the deepest directory upwards, each ended by NUL */
+typedef struct ev_part ev_args; /* each ended by NUL */
+typedef struct ev_part ev_stack; /* u64 addresses in the kernel, innermost first */
+typedef struct ev_part ev_user_stack;
+
+/*
+ * Declare a ring of records, the area where they are drafted, and the count of those that did not
+ * fit: RECORDS(opens, open, 4 << 20, 8192) gives the map opens, whose records are a struct open
+ * with up to about 8192 bytes of tail (a power of two), and opens_lost.
+ */
+#define RECORDS(ring, kind, bytes, tail_bytes)                                                 \
+	struct {                                                                               \
+		__uint(type, BPF_MAP_TYPE_RINGBUF);                                            \
+		__uint(max_entries, bytes);                                                    \
+		__type(record, struct kind);                                                   \
+	} ring SEC(".maps");                                                                   \
+	struct ring##_draft {                                                                  \
+		__u32 busy;                                                                    \
+		__u32 used;                                                                    \
+		struct kind record;                                                            \
+		char tail[(tail_bytes) + TEXT_MOST];                                           \
+	};                                                                                     \
+	struct {                                                                               \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                       \
+		__uint(max_entries, 1);                                                        \
+		__type(key, __u32);                                                            \
+		__type(value, struct ring##_draft);                                            \
+	} ring##_drafts SEC(".maps");                                                          \
+	__u64 ring##_lost;                                                                     \
+	static __always_inline struct ring##_draft *ring##_reserve(void)                       \
+	{                                                                                      \
+		struct ring##_draft *draft = bpf_map_lookup_elem(&ring##_drafts, &(__u32){ 0 }); \
+		/* Busy: this program preempted another in the middle of its draft. */         \
+		if (!draft || draft->busy) {                                                   \
+			__sync_fetch_and_add(&ring##_lost, 1);                                 \
+			return NULL;                                                           \
+		}                                                                              \
+		draft->busy = 1;                                                               \
+		draft->used = 0;                                                               \
+		return draft;                                                                  \
+	}                                                                                      \
+	static __always_inline void ring##_submit(struct ring##_draft *draft)                  \
+	{                                                                                      \
+		__u64 size = sizeof(struct kind) + draft->used;                                \
+		/* No flags: the kernel wakes the reader for the first record after it has     \
+		 * read all; a reader that paces itself is thereby woken seldom. */            \
+		if (size > sizeof(struct kind) + (tail_bytes) + TEXT_MOST ||                   \
+		    bpf_ringbuf_output(&ring, &draft->record, size, 0))                        \
+			__sync_fetch_and_add(&ring##_lost, 1);                                 \
+		draft->busy = 0;                                                               \
+	}                                                                                      \
+	static __always_inline void ring##_discard(struct ring##_draft *draft)                 \
+	{                                                                                      \
+		draft->busy = 0;                                                               \
+	}
+
+#define reserve(ring) ring##_reserve()
+#define submit(ring, draft) ring##_submit(draft)
+#define discard(ring, draft) ring##_discard(draft)
+
+#define TAIL_BYTES(draft) (sizeof((draft)->tail) - TEXT_MOST)
+
+/*
+ * Where the next part of the tail begins. Compare it with TAIL_BYTES before use; the barrier keeps
+ * the compiler from comparing one register and using another, which the verifier cannot follow.
+ */
+#define tail_at(draft)                                                                         \
+	({                                                                                     \
+		__u64 __at = (draft)->used;                                                    \
+		barrier_var(__at);                                                             \
+		__at;                                                                          \
+	})
+
+/* Append the string at FROM with a bpf_probe_read_*_str helper, and describe it in RET. */
+#define __put_string(draft, ret, from, read)                                                   \
+	({                                                                                     \
+		__u64 __begin = tail_at(draft);                                                \
+		__s64 __read = -1;                                                             \
+		(ret)->at = __begin;                                                           \
+		(ret)->length = 0;                                                             \
+		(ret)->state = EV_CUT;                                                         \
+		if (__begin < TAIL_BYTES(draft)) {                                             \
+			__read = read((draft)->tail + __begin, TEXT_MOST, from);               \
+			(ret)->state = __read > 0 ? EV_WHOLE : EV_UNREADABLE;                  \
+			if (__read > 0) {                                                      \
+				(ret)->length = __read - 1;                                    \
+				(draft)->used = __begin + __read - 1;                          \
+			}                                                                      \
+		}                                                                              \
+		__read;                                                                        \
+	})
+#define put_user_string(draft, ret, from) __put_string(draft, ret, from, bpf_probe_read_user_str)
+#define put_kernel_string(draft, ret, from)                                                    \
+	__put_string(draft, ret, from, bpf_probe_read_kernel_str)
+
+/* Begin a part of several pieces; each piece moves draft->used, finish_part() measures them. */
+#define begin_part(draft, ret)                                                                 \
+	({                                                                                     \
+		(ret)->at = (draft)->used;                                                     \
+		(ret)->length = 0;                                                             \
+		(ret)->state = EV_WHOLE;                                                       \
+	})
+#define finish_part(draft, ret) ((ret)->length = (draft)->used - (ret)->at)
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A system call as seen at its exit: its arguments are still in the registers that the task saved,
+ * so nothing need be kept between entry and exit, and what its pointers name has been touched.
+ */
+#ifndef SYSCALL_BPF_H
+#define SYSCALL_BPF_H
+
+#include "record.bpf.h"
+
+#define THREAD_SIZE 16384
+
+struct syscall {
+	__s64 number;
+	__u64 args[4];
+	bool compat; /* 32-bit: numbers of their own */
+};
+
+#if defined(__TARGET_ARCH_x86)
+
+#define TS_COMPAT 2
+
+/* READ(x) is x itself where the verifier knows the pointer, or a probe read. */
+#define __syscall_read(call, regs, READ)                                                       \
+	({                                                                                     \
+		(call)->args[0] = (call)->compat ? READ(regs->bx) : READ(regs->di);            \
+		(call)->args[1] = (call)->compat ? READ(regs->cx) : READ(regs->si);            \
+		(call)->args[2] = READ(regs->dx);                                              \
+		(call)->args[3] = (call)->compat ? READ(regs->si) : READ(regs->r10);           \
+	})
+#define __syscall_number(regs, READ) READ(regs->orig_ax)
+
+static __always_inline bool syscall_is_compat(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
+}
+
+#define SYS_OPEN 2
+#define SYS_CREAT 85
+#define SYS_OPENAT 257
+#define SYS_OPENAT2 437
+#define SYS_EXECVE 59
+#define SYS_EXECVEAT 322
+#define COMPAT_OPEN 5
+#define COMPAT_CREAT 8
+#define COMPAT_OPENAT 295
+#define COMPAT_EXECVE 11
+#define COMPAT_EXECVEAT 358
+
+#elif defined(__TARGET_ARCH_arm64)
+
+#define _TIF_32BIT (1 << 22)
+
+#define __syscall_read(call, regs, READ)                                                       \
+	({                                                                                     \
+		(call)->args[0] = READ(regs->orig_x0);                                         \
+		(call)->args[1] = READ(regs->user_regs.regs[1]);                               \
+		(call)->args[2] = READ(regs->user_regs.regs[2]);                               \
+		(call)->args[3] = READ(regs->user_regs.regs[3]);                               \
+	})
+#define __syscall_number(regs, READ) READ(regs->syscallno)
+
+static __always_inline bool syscall_is_compat(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, thread_info.flags) & _TIF_32BIT;
+}
+
+/* arm64 never had open(2) and creat(2); 32-bit tasks do. */
+#define SYS_OPEN -2
+#define SYS_CREAT -3
+#define SYS_OPENAT 56
+#define SYS_OPENAT2 437
+#define SYS_EXECVE 221
+#define SYS_EXECVEAT 281
+#define COMPAT_OPEN 5
+#define COMPAT_CREAT 8
+#define COMPAT_OPENAT 322
+#define COMPAT_EXECVE 11
+#define COMPAT_EXECVEAT 387
+
+#endif
+
+/* The registers that the current task saved when it entered the kernel; not for kernel threads. */
+static __always_inline struct pt_regs *current_registers(void)
+{
+	/* The helper came with Linux commit dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs() helper")
+	 * (in v5.15); before it, no kernel padded the top of the stack. */
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	return (void *)BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), stack) +
+	       THREAD_SIZE - bpf_core_type_size(struct pt_regs);
+}
+
+#define READ_DIRECTLY(x) (x)
+#define READ_BY_PROBE(x)                                                                       \
+	({                                                                                     \
+		typeof(x) __x = 0;                                                             \
+		bpf_core_read(&__x, sizeof(__x), &(x));                                        \
+		__x;                                                                           \
+	})
+
+#endif

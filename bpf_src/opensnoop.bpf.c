@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "record.bpf.h"
+#include "filter.bpf.h"
+#include "sample.bpf.h"
+#include "glob.bpf.h"
+#include "path.bpf.h"
+#include "stack.bpf.h"
+#include "syscall.bpf.h"
+
+#define O_ACCMODE 3
+#define PF_IO_WORKER 0x00000010
+#define PF_KTHREAD 0x00200000
+
+const volatile bool failed_only;
+const volatile bool full_path;
+const volatile __u32 wanted_access; /* bits 1 << O_RDONLY, 1 << O_WRONLY, 1 << O_RDWR */
+const volatile __u32 wanted_flags;
+
+struct open {
+	ev_time time;
+	__u32 pid;
+	__u32 tid;
+	ev_uid uid;
+	ev_open_flags flags;
+	ev_mode mode;
+	ev_comm comm;
+	ev_ret ret;
+	ev_dir dir;
+	ev_path path;
+	ev_stack stack;
+	ev_user_stack user_stack;
+};
+
+RECORDS(opens, open, 4 << 20, 8192);
+
+/* fdcwd and pathname as the caller gave them; KERNEL_PATH where a struct filename holds it. */
+static __always_inline int opened(void *ctx, int dirfd, const char *pathname,
+				  const char *kernel_path, __u64 flags, __u32 mode, __s64 ret)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	if (filtered_out(pid_tgid) || (failed_only && ret >= 0) ||
+	    sampled_out(bpf_get_prandom_u32()))
+		return 0;
+	if ((wanted_access || wanted_flags) && !(wanted_access & 1 << (flags & O_ACCMODE)) &&
+	    !(wanted_flags & flags))
+		return 0;
+
+	struct opens_draft *draft = reserve(opens);
+
+	if (!draft)
+		return 0;
+
+	struct open *open = &draft->record;
+
+	if (kernel_path)
+		put_kernel_string(draft, &open->path, kernel_path);
+	else
+		put_user_string(draft, &open->path, pathname);
+	if (glob_filtered_out(draft->tail, open->path.length)) {
+		discard(opens, draft);
+		return 0;
+	}
+	open->time = bpf_ktime_get_boot_ns();
+	open->pid = pid_tgid >> 32;
+	open->tid = pid_tgid;
+	open->uid = bpf_get_current_uid_gid();
+	open->flags = flags;
+	open->mode = mode;
+	bpf_get_current_comm(open->comm, sizeof(open->comm));
+	open->ret = ret;
+	begin_part(draft, &open->dir);
+	if (full_path && open->path.length && draft->tail[0] != '/') {
+		struct path from;
+
+		if (dirfd == AT_FDCWD)
+			from = BPF_CORE_READ(task, fs, pwd);
+		if (dirfd == AT_FDCWD || path_of_fd(task, dirfd, &from))
+			put_directory(draft, &open->dir, task, &from);
+		else
+			open->dir.state = EV_UNREADABLE;
+	}
+	put_stack(draft, &open->stack, ctx, 0);
+	put_stack(draft, &open->user_stack, ctx, BPF_F_USER_STACK);
+	submit(opens, draft);
+	return 0;
+}
+
+/* The number belongs to an open; CALL's compat is told. */
+static __always_inline bool is_open(struct syscall *call)
+{
+	if (call->number == SYS_OPENAT || call->number == SYS_OPEN ||
+	    call->number == SYS_OPENAT2 || call->number == SYS_CREAT) {
+		call->compat = syscall_is_compat();
+		return !call->compat || call->number == SYS_OPENAT2;
+	}
+	if (call->number == COMPAT_OPENAT || call->number == COMPAT_OPEN ||
+	    call->number == COMPAT_CREAT) {
+		call->compat = syscall_is_compat();
+		return call->compat;
+	}
+	return false;
+}
+
+static __always_inline int open_returned(void *ctx, const struct syscall *call, __s64 ret)
+{
+	const struct open_how *user_how = (void *)call->args[2];
+	struct open_how how = {};
+	const char *pathname = (void *)call->args[1];
+	int dirfd = call->args[0];
+
+	if (call->number == SYS_OPENAT2) {
+		/* An unreadable or short struct leaves zeros: the call has failed with it. */
+		bpf_probe_read_user(&how, sizeof(how), user_how);
+	} else if (call->number == (call->compat ? COMPAT_OPENAT : SYS_OPENAT)) {
+		how.flags = (__u32)call->args[2];
+		how.mode = call->args[3];
+	} else {
+		bool creat = call->number == (call->compat ? COMPAT_CREAT : SYS_CREAT);
+
+		dirfd = AT_FDCWD;
+		pathname = (void *)call->args[0];
+		how.flags = creat ? 01101 : (__u32)call->args[1]; /* O_CREAT|O_WRONLY|O_TRUNC */
+		how.mode = creat ? call->args[1] : call->args[2];
+	}
+	return opened(ctx, dirfd, pathname, NULL, how.flags, how.mode, ret);
+}
+
+SEC("fexit/do_sys_openat2")
+int BPF_PROG(open__fexit, int dirfd, const char *pathname, struct open_how *how, long ret)
+{
+	return opened(ctx, dirfd, pathname, NULL, how->flags, how->mode, ret);
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(open__tp_btf, struct pt_regs *regs, long ret)
+{
+	struct syscall call = { .number = __syscall_number(regs, READ_DIRECTLY) };
+
+	if (!is_open(&call))
+		return 0;
+	__syscall_read(&call, regs, READ_DIRECTLY);
+	return open_returned(ctx, &call, ret);
+}
+
+SEC("raw_tp/sys_exit")
+int BPF_PROG(open__raw_tp, struct pt_regs *regs, long ret)
+{
+	struct syscall call = { .number = __syscall_number(regs, READ_BY_PROBE) };
+
+	if (!is_open(&call))
+		return 0;
+	__syscall_read(&call, regs, READ_BY_PROBE);
+	return open_returned(ctx, &call, ret);
+}
+
+/* --all: what open__* does not see, because no open syscall is under way in this task. */
+static __always_inline int opened_within(void *ctx, int dirfd, struct filename *name,
+					 const struct open_flags *op, struct file *file)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct syscall call = {};
+
+	if (!(BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))) {
+		struct pt_regs *regs = current_registers();
+
+		call.number = __syscall_number(regs, READ_BY_PROBE);
+		if (is_open(&call))
+			return 0;
+	}
+	return opened(ctx, dirfd, NULL, BPF_CORE_READ(name, name), BPF_CORE_READ(op, open_flag),
+		      BPF_CORE_READ(op, mode), (long)file < 0 && (long)file > -4096 ? (long)file : EV_NO_RESULT);
+}
+
+/* do_filp_open() is called do_file_open() from v7.1 on. */
+SEC("fexit/do_file_open")
+int BPF_PROG(all__fexit, int dirfd, struct filename *name, const struct open_flags *op,
+	     struct file *file)
+{
+	return opened_within(ctx, dirfd, name, op, file);
+}
+
+SEC("fexit/do_filp_open")
+int BPF_PROG(all__fexit_filp, int dirfd, struct filename *name, const struct open_flags *op,
+	     struct file *file)
+{
+	return opened_within(ctx, dirfd, name, op, file);
+}

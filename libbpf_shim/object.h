@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the shim's own files share. */
+#ifndef OBJECT_H
+#define OBJECT_H
+#include "shim.h"
+
+#define MOST_LINKS 64
+
+struct ring {
+	int fd; /* of the map, owned by libbpf; valid while consumer is set */
+	uint64_t mask;
+	volatile uint64_t *consumer; /* one page, writable */
+	volatile uint64_t *producer; /* one page, then the data twice, read only */
+	const char *data;
+	size_t mapped;
+};
+
+struct shim {
+	struct bpf_object *bpf;
+	struct bpf_link *links[MOST_LINKS];
+	int link_count;
+	int reads_singly; /* the map being read has no batches */
+	struct ring ring;
+};
+
+void ring_close(struct ring *ring);
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The reader's side of a BPF ring buffer. libbpf's own consumer has consumed a record before its
+ * callback can refuse it, so this one reads the mapped ring itself.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include "shim.h"
+#include "object.h"
+
+#define BUSY_BIT (1u << 31)
+#define DISCARD_BIT (1u << 30)
+#define HEADER 8 /* u32 length with the bits above, u32 page offset */
+
+void ring_close(struct ring *ring)
+{
+	long page = sysconf(_SC_PAGESIZE);
+
+	if (ring->consumer)
+		munmap((void *)ring->consumer, page);
+	if (ring->producer)
+		munmap((void *)ring->producer, ring->mapped);
+	ring->consumer = ring->producer = NULL;
+}
+
+int shim_ring_open(shim *object, const char *name)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(object->bpf, name);
+	struct ring *ring = &object->ring;
+	long page = sysconf(_SC_PAGESIZE);
+	void *memory;
+
+	if (!map || bpf_map__type(map) != BPF_MAP_TYPE_RINGBUF)
+		return -ENOENT;
+	ring->fd = bpf_map__fd(map);
+	ring->mask = bpf_map__max_entries(map) - 1;
+	memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, 0);
+	if (memory == MAP_FAILED)
+		return -errno;
+	ring->consumer = memory;
+	ring->mapped = page + 2 * (size_t)bpf_map__max_entries(map);
+	memory = mmap(NULL, ring->mapped, PROT_READ, MAP_SHARED, ring->fd, page);
+	if (memory == MAP_FAILED) {
+		int error = -errno;
+
+		ring_close(ring);
+		return error;
+	}
+	ring->producer = memory;
+	ring->data = (char *)memory + page;
+	return 0;
+}
+
+/*
+ * The producer's position is read once: chasing it would make the kernel wake us for every record
+ * written meanwhile. The consumer's is stored once, when all that was copied may be overwritten.
+ */
+int shim_read(shim *object, void *buffer, size_t size, size_t *ret)
+{
+	struct ring *ring = &object->ring;
+	char *to = buffer;
+	size_t filled = 0;
+
+	*ret = 0;
+	if (!ring->consumer)
+		return -EBADF;
+
+	uint64_t at = __atomic_load_n(ring->consumer, __ATOMIC_RELAXED);
+	uint64_t end = __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE);
+
+	while (at < end) {
+		const char *record = ring->data + (at & ring->mask);
+		uint32_t header = __atomic_load_n((const uint32_t *)record, __ATOMIC_ACQUIRE);
+		uint32_t length = header & ~(BUSY_BIT | DISCARD_BIT);
+		size_t padded = (length + 7) / 8 * 8;
+
+		if (header & BUSY_BIT)
+			break;
+		if (!(header & DISCARD_BIT)) {
+			if (filled + HEADER + padded > size) {
+				if (!filled)
+					return -EMSGSIZE;
+				break;
+			}
+			memcpy(to + filled, &(uint64_t){ length }, HEADER);
+			memcpy(to + filled + HEADER, record + HEADER, padded);
+			filled += HEADER + padded;
+		}
+		at += HEADER + padded;
+	}
+	__atomic_store_n(ring->consumer, at, __ATOMIC_RELEASE);
+	*ret = filled;
+	return 0;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int shim_wait(shim *object, int wake, int out, int target, int64_t timeout)
+{
+	int64_t deadline = timeout < 0 ? 0 : now_ms() + timeout;
+	struct pollfd fds[] = {
+		{ .fd = object && object->ring.consumer ? object->ring.fd : -1, .events = POLLIN },
+		{ .fd = wake, .events = POLLIN },
+		{ .fd = out }, /* POLLERR is told unasked */
+		{ .fd = target, .events = POLLIN },
+	};
+
+	for (;;) {
+		int64_t left = timeout < 0 ? -1 : deadline - now_ms();
+		int ready;
+
+		if (timeout >= 0 && left < 0)
+			left = 0;
+		ready = poll(fds, 4, left > 1 << 30 ? 1 << 30 : left);
+		if (ready < 0 && errno != EINTR)
+			return -errno;
+		if (ready > 0) {
+			if (fds[1].revents)
+				return -EINTR;
+			if (fds[2].revents & (POLLERR | POLLNVAL))
+				return -EPIPE;
+			if (fds[3].revents)
+				return -ESRCH;
+			if (fds[0].revents)
+				return 0;
+			fds[2].fd = -1; /* a hang-up that is no error would be told for ever */
+		}
+		if (timeout >= 0 && now_ms() >= deadline)
+			return -ETIME;
+	}
+}
+
+int shim_write(int fd, const char *text, size_t size, int wake, int64_t timeout, size_t *ret)
+{
+	int64_t deadline = now_ms() + timeout;
+	struct pollfd fds[] = { { .fd = fd, .events = POLLOUT }, { .fd = wake, .events = POLLIN } };
+
+	*ret = 0;
+	while (*ret < size) {
+		int64_t left = timeout < 0 ? -1 : deadline - now_ms();
+		ssize_t wrote;
+
+		if (poll(fds, 2, left < 0 && timeout >= 0 ? 0 : left) < 0 && errno != EINTR)
+			return -errno;
+		if (fds[1].revents)
+			return -EINTR;
+		if (!fds[0].revents) {
+			if (timeout >= 0 && now_ms() >= deadline)
+				return -ETIME;
+			continue;
+		}
+		/* A pipe that is ready takes PIPE_BUF bytes without blocking. */
+		wrote = write(fd, text + *ret, size - *ret > 4096 ? 4096 : size - *ret);
+		if (wrote < 0 && errno != EINTR && errno != EAGAIN)
+			return -errno;
+		if (wrote > 0)
+			*ret += wrote;
+	}
+	return 0;
+}

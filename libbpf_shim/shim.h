@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What Python may ask of libbpf and of the kernel. This file is the C header and, less the lines
+ * that begin with #, cffi's cdef.
+ *
+ * Functions return 0 or a negative errno, log nothing themselves, and never call back into Python.
+ * Results come through the last parameter, ret. Names are looked up; an index past the end is
+ * -ENOENT. A struct shim belongs to one thread at a time.
+ */
+#ifndef SHIM_H
+#define SHIM_H
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct shim shim;
+
+struct shim_program {
+	const char *name;
+	const char *section;
+	int optional; /* its section begins with '?': the rung holds without it */
+};
+
+struct shim_map {
+	const char *name;
+	const char *record; /* struct of the records in a ring, or NULL */
+	const char *key;    /* struct of the keys, or NULL */
+	uint32_t type, key_size, value_size, max_entries;
+};
+
+/* A member of a struct, or a global variable: what BTF says of it. */
+struct shim_member {
+	const char *name;
+	const char *meaning; /* name of the outermost typedef or struct, or "" */
+	const char *section; /* of a global variable: .rodata, .bss, .data */
+	uint32_t offset, size, count; /* count: elements of an array, else 0 */
+	int is_signed, is_bool;
+};
+
+int shim_libbpf_version(void);
+int shim_cpus(void); /* possible CPUs: the number of values of a per-CPU map's element */
+size_t shim_log_take(char *buffer, size_t size);
+
+int shim_open(const void *bytes, size_t size, shim **ret);
+void shim_close(shim *object);
+int shim_program(shim *object, int index, struct shim_program *ret);
+int shim_map(shim *object, int index, struct shim_map *ret);
+int shim_global(shim *object, int index, struct shim_member *ret);
+int shim_member(shim *object, const char *name, int index, struct shim_member *ret);
+int shim_struct_size(shim *object, const char *name, uint32_t *ret);
+int shim_set_global(shim *object, const char *name, const void *value, size_t size);
+int shim_set_autoload(shim *object, const char *program, int autoload);
+int shim_set_max_entries(shim *object, const char *map, uint32_t entries);
+int shim_load(shim *object);
+int shim_attach(shim *object, const char *program);
+void shim_detach(shim *object);
+int shim_get_global(shim *object, const char *name, uint64_t *ret);
+int shim_missed(shim *object, const char *program, uint64_t *ret);
+
+/* Facts of the running kernel's BTF. */
+int shim_tracepoint_args(const char *tracepoint, int *ret);
+int shim_enumerator(const char *type, int index, const char **name, int64_t *ret);
+
+/*
+ * Records. shim_read moves whole records, each behind a u64 that gives its length and padded to 8
+ * bytes, and stops before one that does not fit: *ret is the number of bytes. shim_wait returns 0
+ * when there is something to read, -ETIME after timeout ms (-1: never), -EINTR when the descriptor
+ * wake is readable, -EPIPE when the reader of the descriptor out is gone, -ESRCH when the process
+ * behind the descriptor target has ended. A descriptor of -1 is left out.
+ */
+int shim_ring_open(shim *object, const char *map);
+int shim_read(shim *object, void *buffer, size_t size, size_t *ret);
+int shim_wait(shim *object, int wake, int out, int target, int64_t timeout);
+
+/*
+ * Read up to *ret elements of a map, all CPUs' values of each; *ret becomes their number. cursor
+ * holds what the next call needs, 8 bytes or more and no less than a key; first is 1 in the first
+ * call. -ENOENT with the last elements.
+ */
+int shim_map_read(shim *object, const char *map, int first, void *cursor, void *keys, void *values,
+		  uint32_t *ret);
+int shim_map_write(shim *object, const char *map, const void *key, const void *value);
+
+/*
+ * Rendering: columns say which bytes of a record become which text. Numbers are kind-specific:
+ * the unit of a time in ns, or the offset of the ev_dir of a path.
+ */
+enum shim_kind {
+	SHIM_UNSIGNED,
+	SHIM_SIGNED,
+	SHIM_HEX,
+	SHIM_OCTAL,
+	SHIM_RESULT,  /* a result, -1 where it is an errno; INT64_MAX: there is none */
+	SHIM_ERRNO,   /* the errno's name from the table, 0 where there is none */
+	SHIM_NAME,    /* text of a table; an absent key stops the rendering */
+	SHIM_FLAGS,   /* texts of a table's keys that the value has, joined by '|' */
+	SHIM_EXIT,    /* a wait status: number, or name of the signal from the table */
+	SHIM_SECONDS, /* since the plan's start, six decimals */
+	SHIM_CLOCK,   /* local time of day; with unit 1 date and milliseconds */
+	SHIM_EPOCH,   /* ns since 1970 */
+	SHIM_SPAN,    /* a duration in the given unit, three decimals */
+	SHIM_CHARS,   /* char array, ended by its size or a NUL */
+	SHIM_TEXT,
+	SHIM_PATH,
+	SHIM_ARGS,
+	SHIM_STACK,
+	SHIM_USER_STACK,
+};
+
+struct shim_column {
+	const char *name; /* JSON key */
+	uint32_t kind, offset, size, width, table;
+	uint32_t number;
+};
+
+struct shim_table {
+	const uint64_t *keys; /* ascending */
+	const char *const *texts;
+	uint32_t count;
+};
+
+struct shim_plan {
+	const struct shim_column *columns;
+	const struct shim_table *tables;
+	uint32_t column_count;
+	uint32_t record_size; /* fixed part; a shorter record is a bad one */
+	uint32_t as_json, ascii;
+	uint64_t start;   /* CLOCK_BOOTTIME, ns */
+	int64_t to_epoch; /* ns to add to CLOCK_BOOTTIME */
+};
+
+struct shim_rendered {
+	size_t consumed, produced; /* bytes of the batch; bytes of text */
+	uint32_t records, bad;
+	uint32_t table; /* with -ENOKEY: of this table, this key */
+	uint64_t key;
+};
+
+/* -ENOSPC: out is full, write it and go on behind consumed; -ENOKEY: see struct shim_rendered. */
+int shim_render(const struct shim_plan *plan, const void *batch, size_t size, char *out,
+		size_t out_size, struct shim_rendered *ret);
+size_t shim_escape(const char *text, size_t length, int ascii, char *out, size_t out_size);
+
+/*
+ * Write all, in pieces that do not block for long: -EINTR when wake became readable, -ETIME when
+ * timeout ms (-1: none) have passed; *ret tells how far it got.
+ */
+int shim_write(int fd, const char *text, size_t size, int wake, int64_t timeout, size_t *ret);
+
+/* "name+0x12" of the kernel symbol at or below address; kallsyms is read at the first call. */
+size_t shim_symbol(uint64_t address, char *out, size_t out_size);
+#endif

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The commands: parse, trace, report, and answer with the right exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tracewheel.runtime.errors import BpfError, UsageError
+from tracewheel.runtime.shapes import Histogram, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tracewheel.runtime.shapes import Option
+
+_TOOLS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tools")
+
+
+def tool_names() -> list[str]:
+    """Return the names of all tools."""
+    return sorted(n[:-3] for n in os.listdir(_TOOLS) if n.endswith(".py") and n[0] != "_")
+
+
+def load_tool(name: str) -> tuple[Shape, str]:
+    """Return a tool and its one-line description."""
+    module = importlib.import_module(f"tracewheel.tools.{name}")
+    return module.tool, (module.__doc__ or "").strip()
+
+
+def version() -> str:
+    """Return the version that was baked in at the build."""
+    from tracewheel import _version
+
+    return str(_version.__version__)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (try --help)")
+
+
+def _argument(option: Option) -> Callable[[str], Any]:
+    """Wrap an option's parser: argparse would take its errors for its own."""
+    parse = option.parse
+    assert parse
+
+    def parse_argument(text: str) -> Any:
+        try:
+            return parse(text)
+        except UsageError as error:
+            raise UsageError(f"{option.flags[-1]}: {error}") from None
+
+    return parse_argument
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a command, from which its help and its manual are made too."""
+    if name == "tracewheel":
+        return _tracewheel_parser()
+    from tracewheel.runtime.options import options_of
+
+    tool, description = load_tool(name)
+    options = options_of(tool)
+    short_help = not any("-h" in option.flags for option in options)
+    examples = "\n".join(f"  {line:<36} {what}" for line, what in tool.examples)
+    ret = _Parser(
+        prog=name,
+        description=description,
+        epilog=f"examples:\n{examples}\n\noverhead:\n  {tool.overhead}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    ret.add_argument(*(["-h"] if short_help else []), "--help", action="help", help="show this")
+    ret.add_argument("--version", action="version", version=f"{name} (tracewheel) {version()}")
+    for option in options:
+        settings: dict[str, Any] = {"dest": option.dest, "help": option.help or argparse.SUPPRESS}
+        if option.parse:
+            settings.update(type=_argument(option), metavar=option.metavar, default=option.default)
+            if option.repeat:
+                settings["action"] = "append"
+            if option.optional is not None:
+                settings.update(nargs="?", const=option.optional)
+        else:
+            settings.update(action="store_const", const=True)
+        ret.add_argument(*option.flags, **settings)
+    if isinstance(tool, Histogram):
+        from tracewheel.runtime import kernel
+
+        ret.add_argument("interval", nargs="?", type=kernel.parse_seconds, help="seconds a report")
+        ret.add_argument("count", nargs="?", type=lambda text: kernel.parse_count(text, 1),
+                         help="reports")  # fmt: skip
+    return ret
+
+
+def _parse(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    values = vars(parser(name).parse_args(arguments))
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _banner(tool: Shape, name: str) -> str:
+    what = tool.title if isinstance(tool, Histogram) else name
+    return f"Tracing {what}... Hit Ctrl-C to end."
+
+
+def run_tool(name: str, arguments: Sequence[str]) -> int:
+    """Run a tool as a command."""
+    tool, _ = load_tool(name)
+    values = _parse(name, arguments)
+
+    from tracewheel.runtime.options import Request
+
+    request = Request(tool, values)
+    from tracewheel.runtime import doctor, histogram, output, session, stream
+
+    if request.explain:
+        return doctor.explain(name, tool, request)
+    with output.Stop() as stop:
+        out = output.Output(request.output, stop)
+        with session.Session(name, request) as tracing:
+            output.say(_banner(tool, name))
+            for ladder, rung in tracing.taken.items():
+                note = tool.rungs.get(f"{ladder}__{rung}")
+                if note:
+                    output.say(f"{name}: {ladder} by {rung}: {note}")
+            try:
+                if isinstance(tool, Histogram):
+                    counts = histogram.run(tracing, tool, out, stop)
+                else:
+                    counts = stream.run(tracing, tool, out, stop)
+            except output.ReaderGone:
+                return 0
+            _conclude(name, request, tracing, out, counts)
+    return 0
+
+
+def _conclude(name: str, request: Any, tracing: Any, out: Any, counts: dict[str, int]) -> None:
+    """Say how many there were and how many were lost."""
+    losses = tracing.losses()
+    if out.unwritten:
+        losses["output"] = out.unwritten
+    if counts.get("bad"):
+        losses["bad records"] = counts["bad"]
+    what, seen = next(iter(counts.items()))
+    lost = sum(losses.values())
+    if request.json:
+        import json
+
+        out.text(json.dumps({"summary": {what: seen, "lost": lost, "losses": losses}}) + "\n")
+    why = ", ".join(f"{cause} {count}" for cause, count in losses.items())
+    _say(f"{name}: {seen} {what}, {lost} lost" + (f" ({why})" if why else ""))
+
+
+def _say(line: str) -> None:
+    try:
+        os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
+
+
+def _tracewheel_parser() -> argparse.ArgumentParser:
+    tools = "\n".join(f"  {name:<16} {load_tool(name)[1]}" for name in tool_names())
+    ret = _Parser(
+        prog="tracewheel",
+        description="Run one of the tools, or see what this kernel offers them.",
+        epilog=f"tools:\n{tools}\n\ndoctor tells how each tool would trace on this kernel.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    ret.add_argument("--version", action="version", version=f"tracewheel {version()}")
+    ret.add_argument("command", metavar="TOOL|doctor", help="what to run; options may follow")
+    return ret
+
+
+def _run_tracewheel(arguments: Sequence[str]) -> int:
+    """Run the command that holds all others."""
+    if arguments and arguments[0] in tool_names():
+        return run_tool(arguments[0], arguments[1:])
+    if not arguments:
+        _tracewheel_parser().print_help()
+        return 0
+    command = _tracewheel_parser().parse_args(arguments).command
+    if command != "doctor":
+        raise UsageError(f"no tool {command!r} (try tracewheel --help)")
+    from tracewheel.runtime import doctor
+
+    return doctor.examine()
+
+
+def _open_standard_descriptors() -> bool:
+    """Give closed standard descriptors a harmless end; tell whether output was open."""
+    was_open = True
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            was_open = was_open and fd != 1
+    return was_open
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command named by argv[0]; return its exit code."""
+    output_open = _open_standard_descriptors()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = os.path.basename(sys.argv[0])
+    try:
+        if not output_open:
+            raise BpfError("output: standard output is closed")
+        return run_tool(name, arguments) if name in tool_names() else _run_tracewheel(arguments)
+    except BpfError as error:
+        if "--debug" in arguments:
+            raise
+        _say(f"{name}: {error}")
+        return error.code
+    except BrokenPipeError:
+        return 0

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Facts of this machine: privileges, clocks, cgroups, processes, CPUs and disks."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from tracewheel.runtime.errors import BpfError, NotPermitted, NotSupported, TargetGone, UsageError
+
+_CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+
+def has_capability(name: str) -> bool:
+    """Tell whether this process holds a capability in its effective set."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> _CAPABILITIES[name] & 1)
+    return False
+
+
+def lockdown() -> str:
+    """Return the kernel's lockdown mode: none, integrity or confidentiality."""
+    try:
+        with open("/sys/kernel/security/lockdown") as modes:
+            text = modes.read()
+    except OSError:
+        return "none"
+    return text[text.find("[") + 1 : text.find("]")] if "[" in text else "none"
+
+
+def explain_failure(what: str, error: int, log: str) -> BpfError:
+    """Turn a negative errno from libbpf and the facts of this machine into one error."""
+    admin = has_capability("CAP_SYS_ADMIN")
+    if not (admin or (has_capability("CAP_BPF") and has_capability("CAP_PERFMON"))):
+        return NotPermitted(
+            f"{what}: not permitted: run as root, or grant CAP_BPF and CAP_PERFMON"
+        )
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        return NotSupported(
+            f"{what}: the kernel's types are missing (/sys/kernel/btf/vmlinux): "
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF"
+        )
+    if lockdown() == "confidentiality":
+        return NotSupported(f"{what}: lockdown=confidentiality forbids to read kernel memory")
+    if "tracepoint" in log and not os.path.exists("/sys/kernel/tracing/events"):
+        return NotSupported(
+            f"{what}: tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing"
+        )
+    if "tracepoint" in log and -error == 13 and not has_capability("CAP_DAC_READ_SEARCH"):
+        return NotPermitted(f"{what}: tracefs is closed: grant CAP_DAC_READ_SEARCH too")
+    return NotSupported(
+        f"{what}: {os.strerror(-error)}: this kernel offers no way that works "
+        "(--explain tells which were tried)"
+    )
+
+
+def boot_time_ns() -> int:
+    """Return CLOCK_BOOTTIME, the clock of ev_time."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def boot_to_epoch_ns() -> int:
+    """Return what turns CLOCK_BOOTTIME into time since 1970, by the tightest of a few readings."""
+    best, offset = 1 << 62, 0
+    for _ in range(5):
+        before = boot_time_ns()
+        epoch = time.time_ns()
+        after = boot_time_ns()
+        if after - before < best:
+            best, offset = after - before, epoch - (before + after) // 2
+    return offset
+
+
+def parse_count(text: str, least: int = 0, most: int = 2**31 - 1) -> int:
+    """Return a whole number within bounds."""
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise UsageError(f"expected a whole number from {least} to {most}, not {text!r}")
+    return int(text)
+
+
+def parse_seconds(text: str) -> float:
+    """Return a positive number of seconds, up to 10^9."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 1e9:
+        raise UsageError(f"expected a number of seconds above 0 and up to 1e9, not {text!r}")
+    return seconds
+
+
+def parse_process(text: str) -> int:
+    """Return the id of a process that exists."""
+    pid = parse_count(text, 1)
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            group = next(line for line in status if line.startswith("Tgid:")).split()[1]
+    except OSError:
+        raise TargetGone(f"cannot trace process {pid}: there is none") from None
+    if int(group) != pid:
+        raise TargetGone(f"cannot trace process {pid}: it is a thread of {group}: use --tid")
+    return pid
+
+
+def parse_thread(text: str) -> int:
+    """Return the id of a thread that exists."""
+    tid = parse_count(text, 1)
+    if not os.path.exists(f"/proc/{tid}"):
+        raise TargetGone(f"cannot trace thread {tid}: there is none")
+    return tid
+
+
+def parse_user(text: str) -> int:
+    """Return the id of a user given by number or name."""
+    if text.isascii() and text.isdigit():
+        return parse_count(text, 0, 2**32 - 2)
+    import pwd
+
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError):
+        raise TargetGone(f"cannot find user {text!r}") from None
+
+
+def parse_comm(text: str) -> bytes:
+    """Return a command name as the kernel keeps it: 15 bytes at most."""
+    comm = os.fsencode(text)
+    if not comm or b"\0" in comm:
+        raise UsageError("expected a command name, not an empty one or one with a NUL byte")
+    return comm[:15].ljust(16, b"\0")
+
+
+def parse_cpu(text: str) -> int:
+    """Return the number of a CPU that this machine may have."""
+    cpu = parse_count(text)
+    if not os.path.isdir(f"/sys/devices/system/cpu/cpu{cpu}"):
+        raise TargetGone(f"cannot trace CPU {cpu}: there is none")
+    return cpu
+
+
+def parse_disk(text: str) -> int:
+    """Return the number of a disk, major << 20 | minor, from its name."""
+    name = text[5:] if text.startswith("/dev/") else text
+    path = f"/sys/class/block/{name}"
+    if not name or "/" in name or "\0" in name or not os.path.exists(f"{path}/dev"):
+        raise TargetGone(f"cannot trace disk {text!r}: there is none")
+    if os.path.exists(f"{path}/partition"):
+        disk = os.path.basename(os.path.dirname(os.path.realpath(path)))
+        raise UsageError(f"cannot trace partition {name}: I/O belongs to its disk: use {disk}")
+    with open(f"{path}/dev") as numbers:
+        major, minor = numbers.read().split(":")
+    return int(major) << 20 | int(minor)
+
+
+def cgroup_root() -> str:
+    """Return where the unified cgroup hierarchy is mounted."""
+    with open("/proc/self/mountinfo") as mounts:
+        for line in mounts:
+            fields, _, kind = line.partition(" - ")
+            if kind.startswith("cgroup2 "):
+                return fields.split()[4]
+    raise NotSupported("cannot select a cgroup: no cgroup2 file system is mounted")
+
+
+def parse_cgroup(text: str) -> tuple[int, int]:
+    """Return (id, depth below the root) of a cgroup given by its path or id."""
+    root = cgroup_root()
+    if text.isascii() and text.isdigit():
+        for path, _, _ in os.walk(root):
+            if os.stat(path).st_ino == int(text):
+                break
+        else:
+            raise TargetGone(f"cannot find cgroup {text} below {root}")
+    else:
+        path = os.path.normpath(text)
+        if not (path == root or path.startswith(root + "/")):
+            path = os.path.normpath(root + "/" + text)
+        if "\0" in text or not path.startswith(root) or not os.path.isdir(path):
+            raise TargetGone(f"cannot find cgroup {text!r} below {root}")
+    depth = 0 if path == root else os.path.relpath(path, root).count("/") + 1
+    return os.stat(path).st_ino, depth

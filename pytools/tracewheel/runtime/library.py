@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The tools as a library: the same options, records and histograms as Python objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracewheel.runtime import cli
+from tracewheel.runtime.errors import BpfError, UsageError
+from tracewheel.runtime.options import Request, options_of
+from tracewheel.runtime.shapes import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracewheel.runtime.histogram import Histogram
+    from tracewheel.runtime.session import Session
+
+
+class Tracing:
+    """A tool at work between entering and leaving the context.
+
+    Iterating yields records of a Stream, or a list of Histogram for each ``interval`` seconds.
+    Raises BpfError where tracing fails, and NotPermitted without CAP_BPF and CAP_PERFMON.
+    """
+
+    def __init__(self, name: str, request: Request) -> None:
+        self._name = name
+        self._request = request
+        self._session: Session | None = None
+        self._distributions: Any = None
+
+    def __enter__(self) -> Tracing:
+        from tracewheel.runtime.session import Session
+
+        self._session = Session(self._name, self._request).__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._session:
+            self._session.close()
+
+    def _tracing(self) -> Session:
+        if not self._session:
+            raise BpfError("not tracing: use trace() in a with statement")
+        return self._session
+
+    def __iter__(self) -> Iterator[Any]:
+        tool = self._request.tool
+        if isinstance(tool, Stream):
+            from tracewheel.runtime import stream
+
+            return stream.iterate(self._tracing(), tool)
+        return self._intervals()
+
+    def _intervals(self) -> Iterator[list[Histogram]]:
+        import time
+
+        if not self._request.interval:
+            raise UsageError("to iterate over histograms, give an interval")
+        start = time.monotonic()
+        number = 0
+        while not self._request.count or number < self._request.count:
+            number += 1
+            time.sleep(max(0.0, start + number * self._request.interval - time.monotonic()))
+            yield self.read(since_last=True)
+
+    def read(self, since_last: bool = False) -> list[Histogram]:
+        """Return the histograms since the start, or since the last such reading."""
+        tool = self._request.tool
+        if isinstance(tool, Stream):
+            raise UsageError("a stream has no histograms: iterate over it")
+        from tracewheel.runtime.histogram import Distributions
+
+        if not self._distributions:
+            self._distributions = Distributions(self._tracing(), tool)
+        found: list[Histogram] = self._distributions.read(since_last)
+        return found
+
+    def losses(self) -> dict[str, int]:
+        """Return how many events were lost so far, by cause."""
+        return self._tracing().losses()
+
+
+class Tool:
+    """A tool by its name: ``tracewheel.opensnoop``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.shape, self.__doc__ = cli.load_tool(name)
+
+    def trace(self, **values: Any) -> Tracing:
+        """Return a context that traces with the options of the command, by their long names.
+
+        A value is what the command line takes, as text or as a number; switches take True.
+        """
+        options = {option.dest: option for option in options_of(self.shape)}
+        parsed: dict[str, Any] = {}
+        for name, value in values.items():
+            if name in ("interval", "count") and not isinstance(self.shape, Stream):
+                parsed[name] = value
+                continue
+            if name not in options:
+                raise UsageError(f"{self.name} has no option {name!r}")
+            option = options[name]
+            if option.repeat:
+                given = [value] if isinstance(value, str) else value
+                parsed[name] = tuple(option.parse(str(v)) if option.parse else v for v in given)
+            elif option.parse and value is not None:
+                parsed[name] = option.parse(str(value))
+            else:
+                parsed[name] = value or None
+        return Tracing(self.name, Request(self.shape, parsed))

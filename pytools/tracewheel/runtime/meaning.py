@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a member of a record means, by the name of its type in BTF: one renderer for each."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Meaning(NamedTuple):
+    """The kinds (enum shim_kind) that show a type in a table and in JSON."""
+
+    text: str
+    json: str
+    number: int = 0
+
+
+# Types of record.bpf.h. Any other integer is shown as a plain number.
+MEANINGS = {
+    "ev_time": Meaning("seconds", "epoch"),
+    "ev_duration": Meaning("span", "unsigned", 1_000_000),
+    "ev_ret": Meaning("result", "result"),
+    "ev_exit": Meaning("exit", "signed"),
+    "ev_uid": Meaning("unsigned", "unsigned"),
+    "ev_dev": Meaning("disk", "disk"),
+    "ev_cgroup": Meaning("unsigned", "unsigned"),
+    "ev_open_flags": Meaning("open_flags", "unsigned"),
+    "ev_mode": Meaning("octal", "unsigned"),
+    "ev_comm": Meaning("chars", "chars"),
+    "ev_text": Meaning("text", "text"),
+    "ev_path": Meaning("path", "path"),
+    "ev_dir": Meaning("", ""),  # shown as part of the path behind it
+    "ev_args": Meaning("args", "args"),
+    "ev_stack": Meaning("stack", "stack"),
+    "ev_user_stack": Meaning("user_stack", "user_stack"),
+}
+
+
+def _open_flags() -> dict[int, str]:
+    flags = {0: "O_RDONLY"}
+    names = ("O_TMPFILE", "O_SYNC", "O_DIRECTORY")  # they hold bits of others: first
+    for name in (*names, *sorted(n for n in dir(os) if n.startswith("O_") and n not in names)):
+        bits = getattr(os, name)
+        if bits:
+            flags.setdefault(bits, name)
+    return flags
+
+
+def disk_name(device: int) -> str:
+    """Return the name of a block device from its number, major << 20 | minor."""
+    major, minor = device >> 20, device & 0xFFFFF
+    try:
+        return os.path.basename(os.readlink(f"/sys/dev/block/{major}:{minor}"))
+    except OSError:
+        return f"{major}:{minor}"
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number where there is none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+class Names(NamedTuple):
+    """A table of names: what is known beforehand, and how to find what is not."""
+
+    known: Callable[[], dict[int, str]]
+    find: Callable[[int], str] = str
+
+
+# kind -> (enum shim_kind, table)
+TABLES = {
+    "errno": ("errno", Names(lambda: dict(errno.errorcode))),
+    "open_flags": ("flags", Names(_open_flags)),
+    "exit": ("exit", Names(lambda: {s.value: s.name for s in signal.Signals})),
+    "disk": ("name", Names(dict, disk_name)),
+    "user": ("name", Names(dict, user_name)),
+}
+
+# Every kind that a column may ask for.
+KINDS = {
+    "unsigned", "signed", "hex", "octal", "result", "seconds", "clock", "epoch", "span", "chars",
+    "text", "path", "args", "stack", "user_stack", *TABLES,
+}  # fmt: skip

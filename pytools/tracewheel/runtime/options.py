@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The options that tools have in common, and what a set of options asks for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tracewheel.runtime import glob, kernel
+from tracewheel.runtime.errors import UsageError
+from tracewheel.runtime.shapes import Column, Histogram, Option, Shape, Stream
+
+_TIMES = (
+    Column("TIME(s)", "time", 14, kind="seconds", hidden=True),
+    Column("TIME", "time", 8, kind="clock", hidden=True),
+)
+_STACKS = (
+    Column("STACK", "stack", 0, hidden=True),
+    Column("USER_STACK", "user_stack", 0, hidden=True),
+)
+# What a unit of a histogram holds: (ns, hist_scale of hist.bpf.h).
+UNITS = {"usecs": (1_000, 1_073_742), "msecs": (1_000_000, 1_100)}
+
+
+def columns_of(tool: Stream) -> tuple[Column, ...]:
+    """Return every column of a tool, those that the runtime adds included."""
+    return (*_TIMES, *tool.columns, *(_STACKS if tool.stack else ()))
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size such as 65536, 512K or 8M; a ring's is a power of two of whole pages."""
+    digits, factor = text, 1
+    if text[-1:].upper() in ("K", "M", "G"):
+        digits, factor = text[:-1], 1024 ** ("KMG".index(text[-1].upper()) + 1)
+    size = kernel.parse_count(digits, 1, 2**31) * factor
+    page = os.sysconf("SC_PAGESIZE")
+    if size < page or size & (size - 1) or size > 2**31:
+        raise UsageError(f"expected a power of two from {page} to 2G, not {text!r}")
+    return size
+
+
+def _name(text: str) -> str:
+    return text
+
+
+def _cgroup(value: tuple[int, int]) -> dict[str, int]:
+    return {"filter_cgroup": value[0], "filter_cgroup_level": value[1]}
+
+
+_FILTERS = (
+    Option(("-p", "--pid"), "only this process", kernel.parse_process, "PID", sets="filter_pid"),
+    Option(("--tid",), "only this thread", kernel.parse_thread, "TID", sets="filter_tid"),
+    Option(("--uid",), "only this user, by number or name", kernel.parse_user, "USER",
+           sets="filter_uid"),
+    Option(("--comm",), "only processes of this name (15 bytes count)", kernel.parse_comm, "NAME",
+           sets="filter_comm"),
+    Option(("--cgroup",), "only processes in this cgroup or below it", kernel.parse_cgroup,
+           "PATH|ID", sets=_cgroup),
+    Option(("--self",), "include this tool's own events"),
+)  # fmt: skip
+_OUTPUT = (
+    Option(("-v", "--verbose"), "show more: all columns, or all slots of a histogram"),
+    Option(("-t", "--timestamps"), "show seconds since the start", shows=("TIME(s)",)),
+    Option(("-T", "--time"), "show the time of day", shows=("TIME",)),
+    Option(("-j", "--json"), "print JSON lines: raw values, then a summary object"),
+    Option(("-o", "--output"), "write to FILE instead of standard output", _name, "FILE"),
+    Option(("--no-header",), "leave the header line out"),
+    Option(("--duration",), "stop after this many seconds", kernel.parse_seconds, "SEC"),
+    Option(("--max-entries",), "entries that each hash map can hold",
+           lambda text: kernel.parse_count(text, 1), "N"),
+    Option(("--explain",), "tell which ways of tracing this kernel allows, and exit"),
+    Option(("--debug",), "show what libbpf and the verifier say, and tracebacks"),
+    Option(("--rung",), "", _name, "LADDER=RUNG", repeat=True),
+)  # fmt: skip
+_DEBUG_OR_DURATION = Option(
+    ("-d",), "as --debug; with a number as --duration", kernel.parse_seconds, "SEC", optional=True
+)
+_STREAM = (
+    Option(("--columns",), "show these columns, in this order", _name, "LIST"),
+    Option(("--buffer-size",), "bytes of the ring buffer, such as 8M", parse_bytes, "SIZE"),
+)
+_STACK = Option(("--stack",), "show the kernel and user frames of each event",
+                sets="with_stack", shows=("STACK", "USER_STACK"))  # fmt: skip
+_SAMPLE = Option(("--sample-rate",), "trace one event in N",
+                 lambda text: kernel.parse_count(text, 1, 2**32 - 1), "N",
+                 sets="sample_rate")  # fmt: skip
+
+
+def options_of(tool: Shape) -> tuple[Option, ...]:
+    """Return every option of a tool, its own first; a flag that it claims is its own."""
+    shared = [*_FILTERS, *_OUTPUT, _DEBUG_OR_DURATION]
+    if isinstance(tool, Stream):
+        shared += [*_STREAM, *([_STACK] if tool.stack else [])]
+    if isinstance(tool, Histogram):
+        shared += [
+            Option(("-u", "--microseconds"), "show microseconds (the default)"),
+            Option(("-m", "--milliseconds"), "show milliseconds"),
+        ]
+    if tool.sampled:
+        shared.append(_SAMPLE)
+    claimed = {flag for option in tool.options for flag in option.flags}
+    claimed.update(tool.short.values())
+    options = list(tool.options)
+    for option in shared:
+        short = tool.short.get(option.dest)
+        flags = tuple(flag for flag in option.flags if flag not in claimed)
+        if flags:
+            options.append(option._replace(flags=(short, *flags) if short else flags))
+    return tuple(options)
+
+
+class Request:
+    """What the options ask for: values by their names in Python, defaults where none is given."""
+
+    def __init__(self, tool: Shape, values: dict[str, Any]) -> None:
+        self.tool = tool
+        self.values = {option.dest: option.default for option in options_of(tool)}
+        self.values.update(interval=None, count=None)
+        self.values.update(values)
+        if self.d is not None and "d" in self.values:
+            self.values["debug" if self.d is True else "duration"] = self.d
+        self.globs = self._compile_globs()
+        if self.interval and self.duration and self.interval > self.duration:
+            raise UsageError("the interval is longer than the duration")
+
+    def __getattr__(self, name: str) -> Any:
+        return self.__dict__["values"].get(name)
+
+    def given(self) -> list[tuple[Option, Any]]:
+        """Return the options that differ from their defaults, with their values."""
+        every = [(option, self.values[option.dest]) for option in options_of(self.tool)]
+        return [(option, value) for option, value in every if value != option.default]
+
+    def _compile_globs(self) -> list[tuple[str, glob.Glob]]:
+        globs = [
+            (option.globs, glob.compile_glob(value, whole=option.dest == "path"))
+            for option, value in self.given()
+            if option.globs
+        ]
+        if len(globs) > 1:
+            raise UsageError("give one glob, not several")
+        return globs
+
+    def variables(self) -> dict[str, Any]:
+        """Return the global variables of the BPF object that the options set."""
+        ret: dict[str, Any] = {} if self.self else {"filter_self": os.getpid()}
+        for option, value in self.given():
+            if callable(option.sets):
+                ret.update(option.sets(value))
+            elif option.sets:
+                ret[option.sets] = value
+        for _, compiled in self.globs:
+            ret.update(compiled.variables)
+        if isinstance(self.tool, Histogram):
+            ret["hist_scale"] = UNITS[self.unit][1]
+        return ret
+
+    @property
+    def unit(self) -> str:
+        """The unit that a histogram is shown in."""
+        return "msecs" if self.milliseconds else "usecs"
+
+    def ladders_left_out(self, ladders: list[str]) -> set[str]:
+        """Return the ladders that no given option enables though some option would."""
+        enabled = {option.enables for option, _ in self.given()}
+        optional = {option.enables for option in self.tool.options if option.enables}
+        return {name for name in ladders if name in optional - enabled}
+
+    def columns(self) -> tuple[Column, ...]:
+        """Return the columns to show."""
+        assert isinstance(self.tool, Stream)
+        every = columns_of(self.tool)
+        if self.values.get("columns"):
+            names = {column.name: column for column in every if column.header != "TIME(s)"}
+            names["seconds"] = every[0]
+            wanted = [name.strip().lower() for name in self.values["columns"].split(",")]
+            unknown = [name for name in wanted if name not in names]
+            if unknown:
+                raise UsageError(f"no column {unknown[0]!r}: there are {', '.join(names)}")
+            return tuple(names[name] for name in wanted)
+        shown = {header for option, _ in self.given() for header in option.shows}
+        stacks = {column.header for column in _STACKS}
+        return tuple(
+            column
+            for column in every
+            if column.header in shown
+            or not column.hidden
+            or (self.verbose and column.header not in stacks and column not in _TIMES)
+        )

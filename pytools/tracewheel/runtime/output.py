@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Where rows go: a terminal, a pipe or a file, and what to do when it will not take them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import sys
+import time
+from typing import Any
+
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime.errors import BpfError
+
+_REPORT_MS = 500  # how long a report may wait for a reader after Ctrl-C
+
+
+class ReaderGone(Exception):
+    """The reader of a pipe has closed it: stop, quietly."""
+
+
+class Stop:
+    """Turn SIGINT, SIGTERM and SIGHUP into a flag and a readable descriptor; the second one kills.
+
+    Use as a context manager, in the main thread.
+    """
+
+    def __enter__(self) -> Stop:
+        self.asked = False
+        self.wake, self._wake_end = os.pipe()
+        os.set_blocking(self._wake_end, False)
+        signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(self.wake)
+        os.close(self._wake_end)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self.asked:
+            os._exit(1)
+        self.asked = True
+
+
+class Output:
+    """Standard output or a file. ``unwritten`` counts the rows that it would not take."""
+
+    def __init__(self, path: str | None, stop: Stop) -> None:
+        self._stop = stop
+        self.unwritten = 0
+        try:
+            self.fd = (
+                1
+                if path is None
+                else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            )
+            mode = os.fstat(self.fd).st_mode
+        except (OSError, ValueError) as error:
+            raise BpfError(f"cannot write {path or 'output'}: {_reason(error)}") from None
+        self._file = stat.S_ISREG(mode)
+        self.watched = self.fd if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else -1
+        encoding = (sys.stdout.encoding if sys.stdout else None) or "ascii"
+        self.ascii = encoding.lower().replace("-", "") != "utf8"
+
+    def write(self, rows: Any) -> None:
+        """Write whole lines, or raise BpfError or ReaderGone; after Ctrl-C give up in time."""
+        view = memoryview(rows)
+        try:
+            if self._file:
+                self._write_file(view)
+            else:
+                self._write_stream(view)
+        except BrokenPipeError:
+            raise ReaderGone from None
+        except OSError as error:
+            raise BpfError(f"output: {error.strerror}") from None
+
+    def text(self, lines: str) -> None:
+        """Write text."""
+        self.write(lines.encode("ascii" if self.ascii else "utf-8", "backslashreplace"))
+
+    def _write_file(self, view: memoryview) -> None:
+        while view:
+            try:
+                view = view[os.write(self.fd, view) :]
+            except OSError:
+                self._cut_half_line()
+                raise
+
+    def _cut_half_line(self) -> None:
+        size = os.lseek(self.fd, 0, os.SEEK_CUR)
+        with open(f"/proc/self/fd/{self.fd}", "rb") as file:
+            file.seek(max(0, size - (1 << 16)))
+            tail = file.read(1 << 16)
+        os.ftruncate(self.fd, size - len(tail) + tail.rfind(b"\n") + 1)
+
+    def _write_stream(self, view: memoryview) -> None:
+        data = ffi.from_buffer(view)
+        wrote = ffi.new("size_t *")
+        at = 0
+        deadline = None
+        while at < len(view):
+            if self._stop.asked and deadline is None:
+                deadline = time.monotonic() + _REPORT_MS / 1000
+            left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
+            wake = self._stop.wake if deadline is None else -1
+            error = lib.shim_write(self.fd, data + at, len(view) - at, wake, left, wrote)
+            at += wrote[0]
+            if error == -errno.ETIME:
+                self.unwritten += count_rows(bytes(view[at:]))
+                return
+            if error and error != -errno.EINTR:
+                raise OSError(-error, os.strerror(-error))
+
+
+def count_rows(text: bytes) -> int:
+    """Count rows: lines, but for the indented ones of a stack."""
+    lines = text.splitlines(keepends=True)
+    return sum(1 for line in lines if not line.startswith(b"    "))
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def say(line: str) -> None:
+    """Print a line on standard error, whatever it is connected to."""
+    try:
+        os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # nobody listens
+
+
+def escape(text: bytes, ascii_only: bool = False) -> str:
+    """Return a string of another process as a terminal may show it."""
+    out = ffi.new("char[]", 4 * len(text) + 1)
+    length = lib.shim_escape(text, len(text), ascii_only, out, len(out))
+    return bytes(ffi.buffer(out, length)).decode()

@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One tracing session: open an object, choose rungs, load, attach, count what was lost."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime import kernel
+from tracewheel.runtime.errors import BpfError, NotSupported, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracewheel.runtime.options import Request
+
+_OBJECTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bpf")
+_RINGBUF, _HASH = 27, 1  # enum bpf_map_type
+
+
+class Member(NamedTuple):
+    """A member of a struct, or a global variable, as BTF describes it."""
+
+    name: str
+    meaning: str
+    section: str
+    offset: int
+    size: int
+    count: int
+    is_signed: bool
+    is_bool: bool
+
+    def pack(self, value: Any) -> bytes:
+        """Return the value's bytes, whatever the width of the member."""
+        if self.count or isinstance(value, bytes):
+            raw = bytes(value)
+            if len(raw) != self.size:
+                raise BpfError(f"cannot set {self.name}: {len(raw)} bytes for {self.size}")
+            return raw
+        return int(value).to_bytes(self.size, "little", signed=self.is_signed)
+
+    def unpack(self, data: Any, offset: int = 0) -> int:
+        """Return an integer member of the record at an offset."""
+        at = offset + self.offset
+        return int.from_bytes(data[at : at + self.size], "little", signed=self.is_signed)
+
+
+class Map(NamedTuple):
+    """A map as its definition describes it."""
+
+    name: str
+    record: str
+    key: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+
+
+class Program(NamedTuple):
+    """A program, named LADDER__RUNG or LADDER__RUNG__PART."""
+
+    name: str
+    section: str
+    optional: bool
+
+    @property
+    def ladder(self) -> str:
+        """What the program helps to trace."""
+        return self.name.split("__")[0]
+
+    @property
+    def rung(self) -> str:
+        """The way in which it does."""
+        return self.name.split("__")[1]
+
+
+class Attempt(NamedTuple):
+    """How a rung did: the error is None when it holds."""
+
+    ladder: str
+    rung: str
+    error: str | None
+
+
+def text(pointer: Any) -> str:
+    """Return a C string, or nothing for NULL."""
+    return ffi.string(pointer).decode() if pointer else ""
+
+
+def read_object(name: str) -> bytes:
+    """Return the bytes of a tool's BPF object, which the manifest vouches for."""
+    import hashlib
+
+    path = os.path.join(_OBJECTS, f"{name}.bpf.o")
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        with open(os.path.join(_OBJECTS, "manifest")) as file:
+            digests = dict(reversed(line.split()) for line in file)
+    except OSError as error:
+        raise BpfError(
+            f"cannot read {error.filename}: {error.strerror}: install tracewheel again"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != digests.get(f"{name}.bpf.o"):
+        raise BpfError(f"cannot trust {path}: it is damaged: install tracewheel again")
+    return data
+
+
+class Opened:
+    """A BPF object, opened, perhaps loaded. Needs no privilege until it is loaded."""
+
+    def __init__(self, data: bytes) -> None:
+        ret = ffi.new("shim **")
+        error = lib.shim_open(data, len(data), ret)
+        if error:
+            raise kernel.explain_failure("cannot open the BPF object", error, take_log())
+        self.handle = ret[0]
+
+    def close(self) -> None:
+        """Detach and unload everything."""
+        lib.shim_close(self.handle)
+        self.handle = ffi.NULL
+
+    def _each(self, ctype: str, get: Any, *args: Any) -> Iterator[Any]:
+        ret = ffi.new(ctype)
+        index = 0
+        while not get(self.handle, *args, index, ret):
+            yield ret
+            index += 1
+
+    def programs(self) -> list[Program]:
+        """Return the programs in the order of the source."""
+        return [
+            Program(text(p.name), text(p.section), bool(p.optional))
+            for p in self._each("struct shim_program *", lib.shim_program)
+        ]
+
+    def maps(self) -> list[Map]:
+        """Return the maps that the source declares."""
+        return [
+            Map(text(m.name), text(m.record), text(m.key), m.type, m.key_size, m.value_size,
+                m.max_entries)
+            for m in self._each("struct shim_map *", lib.shim_map)
+        ]  # fmt: skip
+
+    def variables(self) -> list[Member]:
+        """Return the global variables."""
+        return [_member(m) for m in self._each("struct shim_member *", lib.shim_global)]
+
+    def members(self, struct_name: str) -> list[Member]:
+        """Return the members of a struct."""
+        name = struct_name.encode()
+        return [_member(m) for m in self._each("struct shim_member *", lib.shim_member, name)]
+
+    def size(self, struct_name: str) -> int:
+        """Return the size of a struct."""
+        ret = ffi.new("uint32_t *")
+        if lib.shim_struct_size(self.handle, struct_name.encode(), ret):
+            raise BpfError(f"no struct {struct_name}")
+        return int(ret[0])
+
+
+def _member(m: Any) -> Member:
+    return Member(text(m.name), text(m.meaning), text(m.section), m.offset, m.size, m.count,
+                  bool(m.is_signed), bool(m.is_bool))  # fmt: skip
+
+
+def take_log() -> str:
+    """Return what libbpf has said since the last call."""
+    buffer = ffi.new("char[]", 1 << 16)
+    length = lib.shim_log_take(buffer, len(buffer))
+    return bytes(ffi.buffer(buffer, length)).decode("utf-8", "replace")
+
+
+def ladders_of(programs: list[Program]) -> dict[str, list[str]]:
+    """Return each ladder's rungs, the preferred one first."""
+    ladders: dict[str, list[str]] = {}
+    for program in programs:
+        rungs = ladders.setdefault(program.ladder, [])
+        if program.rung not in rungs:
+            rungs.append(program.rung)
+    return ladders
+
+
+class Session:
+    """A tool that traces. Use as a context manager: leaving it detaches and unloads."""
+
+    def __init__(self, name: str, request: Request) -> None:
+        self.name = name
+        self.request = request
+        self._data = read_object(name)
+        opened = Opened(self._data)
+        self.programs = opened.programs()
+        self.maps = {m.name: m for m in opened.maps()}
+        self.variables = {v.name: v for v in opened.variables()}
+        self.ladders = ladders_of(self.programs)
+        for ladder in request.ladders_left_out(list(self.ladders)):
+            del self.ladders[ladder]
+        self._forced = self._parse_forced(request.rung or ())
+        self.opened: Opened | None = opened
+        self.taken: dict[str, str] = {}
+        self.started = kernel.boot_time_ns()
+        self.log = ""
+
+    def _parse_forced(self, wishes: tuple[str, ...]) -> dict[str, str]:
+        forced = {}
+        for wish in wishes:
+            ladder, _, rung = wish.partition("=")
+            if rung not in self.ladders.get(ladder, ()):
+                known = [f"{what}={how}" for what, hows in self.ladders.items() for how in hows]
+                raise UsageError(f"no rung {wish!r}: there are {', '.join(known)}")
+            forced[ladder] = rung
+        return forced
+
+    def __enter__(self) -> Session:
+        assert self.opened
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Detach and unload everything; may be called again."""
+        if self.opened:
+            self.opened.close()
+            self.opened = None
+
+    @property
+    def handle(self) -> Any:
+        """The object as the shim knows it."""
+        assert self.opened
+        return self.opened.handle
+
+    def _start(self) -> None:
+        """Load and attach the first rungs; only if that fails, find out which rungs hold."""
+        rungs = {what: self._forced.get(what, hows[0]) for what, hows in self.ladders.items()}
+        error = self._try(rungs)
+        if error:
+            self._reopen()
+            rungs = {what: self._first_that_holds(what) for what in self.ladders}
+            self._reopen()
+            error = self._try(rungs)
+        if error:
+            raise kernel.explain_failure(f"cannot trace with {self.name}", error, self.log)
+        self.taken = rungs
+        ring = [m for m in self.maps.values() if m.type == _RINGBUF]
+        if ring:
+            error = lib.shim_ring_open(self.handle, ring[0].name.encode())
+            if error:
+                raise BpfError(f"cannot map the ring buffer: {os.strerror(-error)}")
+
+    def _reopen(self) -> None:
+        self.close()
+        self.opened = Opened(self._data)
+
+    def _first_that_holds(self, ladder: str) -> str:
+        error = 0
+        hows = [self._forced[ladder]] if ladder in self._forced else self.ladders[ladder]
+        for rung in hows:
+            self._reopen()
+            error = self._try({ladder: rung})
+            if not error:
+                return rung
+        raise kernel.explain_failure(f"cannot trace {ladder} with {self.name}", error, self.log)
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Try every rung by itself, for --explain and for the tests."""
+        for ladder, rungs in self.ladders.items():
+            for rung in rungs:
+                self._reopen()
+                error = self._try({ladder: rung})
+                yield Attempt(ladder, rung, self._last_words(error) if error else None)
+
+    def _last_words(self, error: int) -> str:
+        """Return the verifier's last line that means something, behind the errno's text."""
+        lines = [line.strip() for line in self.log.splitlines()]
+        words = [
+            line
+            for line in lines
+            if line and not line.startswith(("libbpf:", "processed", "--", "verification time"))
+        ]
+        return os.strerror(-error) + (f": {words[-1]}" if words else "")
+
+    def _try(self, rungs: dict[str, str]) -> int:
+        """Configure, load and attach a fresh object; return 0 or a negative errno."""
+        handle = self.handle
+        wanted = [p for p in self.programs if rungs.get(p.ladder) == p.rung]
+        for program in self.programs:
+            lib.shim_set_autoload(handle, program.name.encode(), program in wanted)
+        self._configure()
+        error: int = lib.shim_load(handle)
+        self.started = kernel.boot_time_ns()
+        if not error:
+            for program in wanted:
+                failed = lib.shim_attach(handle, program.name.encode())
+                if failed and not program.optional:
+                    error = failed
+                    break
+        self.log = take_log()
+        if self.request.debug and error:
+            print(self.log, end="", file=sys.stderr)
+        return error
+
+    def _configure(self) -> None:
+        values = self.request.variables()
+        for name in self.variables:
+            if name.startswith("argc_"):
+                values[name] = tracepoint_args(name[5:])
+        for name, value in values.items():
+            if name not in self.variables:
+                raise UsageError(f"{self.name} cannot be asked for {name.partition('_')[2]}")
+            raw = self.variables[name].pack(value)
+            if lib.shim_set_global(self.handle, name.encode(), raw, len(raw)):
+                raise BpfError(f"cannot set {name}")
+        for m in self.maps.values():
+            entries = self.request.buffer_size if m.type == _RINGBUF else None
+            if m.type == _HASH:
+                entries = self.request.max_entries
+            if entries and lib.shim_set_max_entries(self.handle, m.name.encode(), entries):
+                raise BpfError(f"cannot size {m.name}")
+
+    def losses(self) -> dict[str, int]:
+        """Return how many events were lost, by cause: counters NAME_lost and skipped runs."""
+        ret = ffi.new("uint64_t *")
+        losses = {}
+        for name in self.variables:
+            if name.endswith("_lost") and not lib.shim_get_global(self.handle, name.encode(), ret):
+                losses[name[: -len("_lost")]] = ret[0]
+        missed = 0
+        for program in self.programs:
+            if self.taken.get(program.ladder) == program.rung:
+                lib.shim_missed(self.handle, program.name.encode(), ret)
+                missed += ret[0]
+        losses["skipped"] = missed
+        return {cause: count for cause, count in losses.items() if count}
+
+
+def tracepoint_args(name: str) -> int:
+    """Return how many arguments a tracepoint of the running kernel has."""
+    ret = ffi.new("int *")
+    error = lib.shim_tracepoint_args(name.encode(), ret)
+    if error:
+        raise kernel.explain_failure(f"cannot find the tracepoint {name}", error, take_log())
+    return int(ret[0])
+
+
+def kernel_enum(name: str) -> dict[str, int]:
+    """Return an enum of the running kernel; raise NotSupported where there is none."""
+    pointer, value = ffi.new("const char **"), ffi.new("int64_t *")
+    members: dict[str, int] = {}
+    index = 0
+    while not (error := lib.shim_enumerator(name.encode(), index, pointer, value)):
+        members[text(pointer[0])] = value[0]
+        index += 1
+    if not members:
+        raise NotSupported(f"the kernel has no enum {name}: {os.strerror(-error)}")
+    return members
+
+
+def read_map(handle: Any, m: Map, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Return the elements of a map; per-CPU ones with all CPUs' values, one behind the other."""
+    most = 4096
+    cursor = ffi.new("char[]", max(m.key_size, 8))
+    keys = ffi.new("char[]", most * m.key_size)
+    values = ffi.new("char[]", most * value_size)
+    count = ffi.new("uint32_t *")
+    first, error = 1, 0
+    while not error:
+        count[0] = most
+        error = lib.shim_map_read(handle, m.name.encode(), first, cursor, keys, values, count)
+        if error and error != -2:
+            raise BpfError(f"cannot read {m.name}: {os.strerror(-error)}")
+        first = 0
+        for i in range(count[0]):
+            yield (
+                bytes(ffi.buffer(keys + i * m.key_size, m.key_size)),
+                bytes(ffi.buffer(values + i * value_size, value_size)),
+            )
+
+

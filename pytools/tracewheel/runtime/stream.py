@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The shape Stream: a line, or a Python object, for each record of a ring."""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import errno
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime import kernel
+from tracewheel.runtime.errors import BpfError
+from tracewheel.runtime.meaning import MEANINGS, TABLES, Meaning
+from tracewheel.runtime.output import ReaderGone, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracewheel.runtime.glob import Glob
+    from tracewheel.runtime.options import Request
+    from tracewheel.runtime.output import Output, Stop
+    from tracewheel.runtime.session import Member, Session
+    from tracewheel.runtime.shapes import Column, Stream
+
+_BATCH = 1 << 20
+_PACE_MS = 8  # between reads while records keep coming: a wake-up each would cost more than they do
+_EPIPE, _ESRCH, _ENOKEY, _ENOSPC = -errno.EPIPE, -errno.ESRCH, -errno.ENOKEY, -errno.ENOSPC
+
+
+class Tables:
+    """The name tables of a plan: sorted keys and texts that the shim reads."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._keys: list[list[int]] = []
+        self._texts: list[list[Any]] = []
+        self.pointer: Any = None
+        self._alive: list[Any] = []
+
+    def number_of(self, name: str) -> int:
+        """Return the table's number; a new one is filled with what is known."""
+        if name not in self._names:
+            known = sorted(TABLES[name][1].known().items())
+            self._names.append(name)
+            self._keys.append([key for key, _ in known])
+            self._texts.append([ffi.new("char[]", value.encode()) for _, value in known])
+            self.build()
+        return self._names.index(name)
+
+    def find(self, number: int, key: int) -> None:
+        """Find the name that the rendering missed."""
+        value = TABLES[self._names[number]][1].find(key)
+        at = bisect.bisect_left(self._keys[number], key)
+        self._keys[number].insert(at, key)
+        self._texts[number].insert(at, ffi.new("char[]", os.fsencode(value)))
+        self.build()
+
+    def build(self) -> None:
+        """Lay the tables out for the shim."""
+        self._alive = []
+        self.pointer = ffi.new("struct shim_table[]", max(1, len(self._names)))
+        for number, (keys, texts) in enumerate(zip(self._keys, self._texts)):
+            key_array, text_array = ffi.new("uint64_t[]", keys), ffi.new("char *[]", texts)
+            self._alive += [key_array, text_array]
+            self.pointer[number] = (key_array, text_array, len(keys))
+
+
+class Plan:
+    """What the shim needs in order to render the records of one struct."""
+
+    def __init__(
+        self, reader: Reader, columns: tuple[Column, ...], as_json: bool, ascii_only: bool
+    ) -> None:
+        members = reader.members
+        self._members = {member.name: member for member in members}
+        self._tables = Tables()
+        self._alive: list[Any] = []
+        if as_json:
+            shown = [self._column(m, meaning_of(m).json, m.name) for m in reader.shown]
+        else:
+            shown = []
+            for column in columns:
+                member = self._members[column.member]
+                kind = column.kind or meaning_of(member).text
+                shown.append(self._column(member, kind, "", column.width, column.number))
+        self.columns = ffi.new("struct shim_column[]", shown)
+        self.plan = ffi.new("struct shim_plan *")
+        self.plan.columns, self.plan.column_count = self.columns, len(shown)
+        self.plan.tables = self._tables.pointer or ffi.NULL
+        self.plan.record_size = reader.size
+        self.plan.as_json, self.plan.ascii = as_json, ascii_only
+        self.plan.start = reader.session.started
+        self.plan.to_epoch = kernel.boot_to_epoch_ns()
+
+    def _column(
+        self, member: Member, kind: str, name: str, width: int = 0, number: int = 0
+    ) -> dict[str, Any]:
+        table = self._tables.number_of(kind) if kind in TABLES else 0
+        directory = self._members.get("dir")
+        if kind == "path" and directory:
+            number = directory.offset
+        elif kind == "path":
+            number = member.offset  # of a part: not a directory, so never joined
+        key = ffi.new("char[]", name.encode())
+        self._alive.append(key)
+        return {
+            "name": key,
+            "kind": getattr(lib, "SHIM_" + (TABLES[kind][0] if kind in TABLES else kind).upper()),
+            "offset": member.offset,
+            "size": member.size,
+            "width": width,
+            "table": table,
+            "number": number or meaning_of(member).number,
+        }
+
+    def find_name(self, table: int, key: int) -> None:
+        """Resolve what the rendering stopped at."""
+        self._tables.find(table, key)
+        self.plan.tables = self._tables.pointer
+
+
+def meaning_of(member: Member) -> Meaning:
+    """Return how a member is shown."""
+    if member.meaning in MEANINGS:
+        return MEANINGS[member.meaning]
+    return Meaning("signed", "signed") if member.is_signed else Meaning("unsigned", "unsigned")
+
+
+class Reader:
+    """Read batches of records from the session's ring, dropping what the globs do not match."""
+
+    def __init__(self, session: Session, tool: Stream) -> None:
+        assert session.opened
+        self.session = session
+        record = session.maps[tool.ring].record
+        self.members = session.opened.members(record)
+        self.size = session.opened.size(record)
+        # What JSON and the library show: all but padding, directories, and stacks unasked for.
+        self.shown = [
+            member
+            for member in self.members
+            if member.name[0] != "_"
+            and meaning_of(member).json
+            and (session.request.stack or "stack" not in meaning_of(member).json)
+        ]
+        self.buffer = ffi.new("char[]", _BATCH)
+        self._used = ffi.new("size_t *")
+        self._globs = [
+            (next(m for m in self.members if m.name == name), compiled)
+            for name, compiled in session.request.globs
+        ]
+
+    def read(self) -> int:
+        """Fill the buffer, return how many bytes of it are used."""
+        error = lib.shim_read(self.session.handle, self.buffer, _BATCH, self._used)
+        if error:
+            raise BpfError(f"cannot read the ring buffer: {os.strerror(-error)}")
+        used: int = self._used[0]
+        for member, compiled in self._globs:
+            used = self._keep(used, member, compiled)
+        return used
+
+    def records(self, used: int) -> Iterator[memoryview]:
+        """Return the records of the buffer."""
+        view = memoryview(ffi.buffer(self.buffer, used))
+        at = 0
+        while at < used:
+            length = int.from_bytes(view[at : at + 8], "little")
+            yield view[at + 8 : at + 8 + length]
+            at += 8 + (length + 7) // 8 * 8
+
+    def _keep(self, used: int, member: Member, compiled: Glob) -> int:
+        """Keep the records that match, at the buffer's start; return their bytes."""
+        kept = b"".join(
+            len(record).to_bytes(8, "little") + bytes(record) + b"\0" * (-len(record) % 8)
+            for record in self.records(used)
+            if compiled.matches(part_of(record, member, self.size)[0])
+        )
+        ffi.buffer(self.buffer, len(kept))[:] = kept
+        return len(kept)
+
+
+def part_of(record: memoryview, member: Member, size: int) -> tuple[bytes, int]:
+    """Return the bytes of a struct ev_part and its state: 0 whole, 1 cut, 2 unreadable."""
+    at = int.from_bytes(record[member.offset : member.offset + 4], "little")
+    length = int.from_bytes(record[member.offset + 4 : member.offset + 6], "little")
+    state = int.from_bytes(record[member.offset + 6 : member.offset + 8], "little")
+    return bytes(record[size + at : size + at + length]), state
+
+
+def decode(record: memoryview, members: list[Member], size: int, to_epoch: int) -> dict[str, Any]:
+    """Return a record as Python values: texts by surrogateescape, times in ns since 1970."""
+    ret: dict[str, Any] = {}
+    for member in members:
+        kind = meaning_of(member).json
+        value: Any
+        if kind in ("text", "path", "args", "stack", "user_stack"):
+            data, state = part_of(record, member, size)
+            value = _decode_part(kind, data, state)
+            if kind == "path" and value is not None and not value.startswith("/"):
+                value = ret.get("dir", "") + value
+        elif member.meaning == "ev_dir":
+            data, state = part_of(record, member, size)
+            names = data.split(b"\0")[-2::-1]
+            value = "".join("/" + os.fsdecode(name) for name in names) + "/" if names else ""
+        elif kind == "chars":
+            raw = bytes(record[member.offset : member.offset + member.size])
+            value = os.fsdecode(raw.split(b"\0")[0])
+        else:
+            value = member.unpack(record)
+            if kind == "epoch":
+                value += to_epoch
+            elif kind == "disk":
+                value = TABLES["disk"][1].find(value)
+        ret[member.name] = value
+    ret.pop("dir", None)
+    return ret
+
+
+def _decode_part(kind: str, data: bytes, state: int) -> Any:
+    if kind.endswith("stack"):
+        addresses = [int.from_bytes(data[i : i + 8], "little") for i in range(0, len(data), 8)]
+        return [symbol(a) if kind == "stack" else hex(a) for a in addresses]
+    if state == 2:
+        return None
+    if kind == "args":
+        return [os.fsdecode(arg) for arg in data.removesuffix(b"\0").split(b"\0")]
+    return os.fsdecode(data)
+
+
+def symbol(address: int) -> str:
+    """Return the kernel symbol of an address."""
+    out = ffi.new("char[]", 256)
+    return bytes(ffi.buffer(out, lib.shim_symbol(address, out, len(out)))).decode()
+
+
+def iterate(session: Session, tool: Stream) -> Iterator[Any]:
+    """Yield records, as named tuples of the record's name, until the duration is over."""
+    reader = Reader(session, tool)
+    names = [member.name for member in reader.shown]
+    record_type = collections.namedtuple(  # type: ignore[misc]
+        session.maps[tool.ring].record, names
+    )
+    to_epoch = kernel.boot_to_epoch_ns()
+    duration = session.request.duration
+    deadline = time.monotonic() + duration if duration else None
+    while True:
+        used = reader.read()
+        batch = [bytes(record) for record in reader.records(used)]
+        for record in batch:
+            values = decode(memoryview(record), reader.members, reader.size, to_epoch)
+            yield record_type(*(values[name] for name in names))
+        left = None if deadline is None else deadline - time.monotonic()
+        if not batch and left is not None and left <= 0:
+            return
+        # In slices: a signal between the check and the wait would else be noticed late.
+        lib.shim_wait(session.handle, -1, -1, -1, 500 if left is None else int(min(left, 0.5) * 1e3))
+
+
+class Lines:
+    """Render batches to an output, and keep count."""
+
+    def __init__(self, reader: Reader, columns: tuple[Column, ...], output: Output) -> None:
+        self._plan = Plan(reader, columns, bool(reader.session.request.json), output.ascii)
+        self._reader = reader
+        self._output = output
+        self._text = ffi.new("char[]", _BATCH)
+        self._done = ffi.new("struct shim_rendered *")
+        self.rows = self.bad = 0
+
+    def render(self, used: int) -> None:
+        """Write a row for each record of the reader's buffer."""
+        at = 0
+        done = self._done
+        while at < used:
+            error = lib.shim_render(
+                self._plan.plan, self._reader.buffer + at, used - at, self._text, _BATCH, done
+            )
+            if error not in (0, _ENOSPC, _ENOKEY) or (error == _ENOSPC and not done.consumed):
+                raise BpfError(f"cannot render a record: {os.strerror(-error)}")
+            at += done.consumed
+            self.rows += done.records
+            self.bad += done.bad
+            if done.produced:
+                self._output.write(ffi.buffer(self._text, done.produced))
+            if error == _ENOKEY:
+                self._plan.find_name(done.table, done.key)
+
+
+def header(columns: tuple[Column, ...]) -> str:
+    """Return the header line."""
+    headers = [c.header.ljust(c.width) for c in columns if "STACK" not in c.header]
+    return " ".join(headers).rstrip() + "\n"
+
+
+def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str, int]:
+    """Print rows until told to stop; return what to say at the end."""
+    request = session.request
+    columns = request.columns()
+    reader = Reader(session, tool)
+    lines = Lines(reader, columns, output)
+    if not (request.no_header or request.json):
+        output.text(header(columns))
+    deadline = time.monotonic() + request.duration if request.duration else None
+    target = _target(request)
+    busy = False
+    try:
+        while not stop.asked:
+            left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
+            ring = session.handle
+            if busy:  # wait for the pace, not for the ring
+                ring, left = ffi.NULL, _PACE_MS if left < 0 else min(left, _PACE_MS)
+            status = lib.shim_wait(ring, stop.wake, output.watched, target, left)
+            used = reader.read()
+            busy = used > 0
+            while used:
+                lines.render(used)
+                used = reader.read() if used > _BATCH // 2 and not stop.asked else 0
+            if status == _EPIPE:
+                raise ReaderGone
+            if status == _ESRCH:
+                say(f"{session.name}: process {request.pid} has ended")
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+        _drain(reader, lines)
+    finally:
+        if target >= 0:
+            os.close(target)
+    return {"rows": lines.rows - output.unwritten, "bad": lines.bad}
+
+
+def _target(request: Request) -> int:
+    """Return a descriptor that tells when the process of -p ends, or -1."""
+    if not request.pid:
+        return -1
+    try:
+        return os.pidfd_open(request.pid)
+    except OSError:
+        return -1
+
+
+def _drain(reader: Reader, lines: Lines) -> None:
+    """Render what happened up to now, and no more: the ring's size bounds it."""
+    used = reader.read()
+    rounds = 0
+    while used and rounds < 64:
+        lines.render(used)
+        rounds += 1
+        used = reader.read()

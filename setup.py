@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Compile what the wheel carries; its metadata is in pyproject.toml."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+SHIM = "libbpf_shim/build.py"
+TOOLS = sorted(
+    path.stem
+    for path in (ROOT / "pytools/tracewheel/tools").glob("*.py")
+    if not path.stem.startswith("_")
+)
+COMMANDS = ["tracewheel", *TOOLS]
+
+
+class BuildWheel(build_py):
+    """Add the version, the BPF objects and the man pages to the modules."""
+
+    def run(self) -> None:
+        """Build from nothing, so that what has left the sources leaves the wheel."""
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+        package = Path(self.build_lib, "tracewheel")
+        version = self.distribution.get_version()
+        (package / "_version.py").write_text(f'__version__ = "{version}"\n')
+        install_objects(package / "bpf")
+        pages = write_manuals(Path(self.build_lib), ROOT / "build/man", version)
+        self.distribution.data_files = [("share/man/man1", pages)]
+
+
+def install_objects(folder: Path) -> None:
+    """Compile the BPF programs; copy this machine's, with their checksums."""
+    build = ROOT / "build/bpf"
+    subprocess.run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build], check=True)
+    subprocess.run(["cmake", "--build", build], check=True)
+    folder.mkdir()
+    machine = sysconfig.get_platform().partition("-")[2]
+    checksums = []
+    # By the sources, because the build folder keeps the objects of those that are gone.
+    for source in sorted(ROOT.glob("bpf_src/*.bpf.c")):
+        name = f"{source.stem}.o"
+        content = (build / machine / name).read_bytes()
+        (folder / name).write_bytes(content)
+        checksums.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+    (folder / "manifest").write_text("".join(checksums))
+
+
+def write_manuals(modules: Path, folder: Path, version: str) -> list[str]:
+    """Write a man page per command and return their paths."""
+    sys.path.insert(0, str(modules))
+    sys.dont_write_bytecode = True
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    pages = [folder / f"{command}.1" for command in COMMANDS]
+    for page in pages:
+        page.write_text(manual(page.stem, version))
+    return [str(page.relative_to(ROOT)) for page in pages]
+
+
+def manual(command: str, version: str) -> str:
+    """Return the man page of a command in roff."""
+    from argparse_manpage.manpage import Manpage
+    from tracewheel.runtime.cli import parser
+
+    page = Manpage(parser(command))
+    page.source = f"tracewheel {version}"
+    page.manual = "tracewheel"
+    return str(page)
+
+
+(ROOT / "build").mkdir(exist_ok=True)
+setup(
+    cffi_modules=[f"{SHIM}:ffibuilder"],
+    cmdclass={"build_py": BuildWheel},
+    entry_points={
+        "console_scripts": [f"{command} = tracewheel.runtime.cli:main" for command in COMMANDS]
+    },
+    options={
+        "bdist_wheel": {"py_limited_api": "cp39"},
+        # Not into the sources: `dev` would take it for a change.
+        "egg_info": {"egg_base": "build"},
+    },
+)

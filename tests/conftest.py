@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""How tests run a tool: start it, wait until it traces, act, end it, look at its rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMANDS = Path(sys.executable).parent
+LIMIT_S = 120  # emulated machines are slow
+
+
+class Run:
+    """A tool at work. Leaving the context kills what is left of it."""
+
+    def __init__(self, *command: str, **settings: Any) -> None:
+        settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
+        self.process = subprocess.Popen([str(COMMANDS / command[0]), *command[1:]], **settings)
+        self.err = ""
+        self.out = ""
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+    def wait_for(self, text: str) -> None:
+        """Read standard error until a line has the text."""
+        assert self.process.stderr
+        deadline = time.monotonic() + LIMIT_S
+        while text not in self.err:
+            ready, _, _ = select.select([self.process.stderr], [], [], deadline - time.monotonic())
+            data = os.read(self.process.stderr.fileno(), 65536) if ready else b""
+            assert data, f"ended or silent before {text!r}: {self.err}"
+            self.err += data.decode()
+
+    def attached(self) -> Run:
+        """Wait until the tool traces."""
+        self.wait_for("Tracing ")
+        return self
+
+    def line(self) -> str:
+        """Wait for a line on standard output."""
+        assert self.process.stdout
+        ready, _, _ = select.select([self.process.stdout], [], [], LIMIT_S)
+        assert ready, "no line"
+        line: str = self.process.stdout.readline().decode()
+        self.out += line
+        return line
+
+    def end(self, number: int = signal.SIGINT) -> Run:
+        """Send a signal and wait for the end."""
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> Run:
+        """Wait until the tool has ended by itself."""
+        out, err = self.process.communicate(timeout=LIMIT_S)
+        self.out += (out or b"").decode()
+        self.err += (err or b"").decode()
+        return self
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return self.process.returncode
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The words of each line, the header left out."""
+        return [line.split() for line in self.out.splitlines()[1:]]
+
+    @property
+    def json(self) -> list[dict[str, Any]]:
+        """The JSON objects but the last, which is the summary."""
+        return [json.loads(line) for line in self.out.splitlines()][:-1]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The summary of a run with --json."""
+        summary: dict[str, Any] = json.loads(self.out.splitlines()[-1])["summary"]
+        return summary
+
+
+def rungs(tool: str, ladder: str) -> list[str]:
+    """Return the rungs of a ladder that this kernel offers, as --explain tells."""
+    explained = subprocess.run(
+        [COMMANDS / tool, "--explain"], capture_output=True, text=True, timeout=LIMIT_S
+    ).stdout
+    found = []
+    for line in explained.splitlines():
+        what, _, state = line.partition(": ")[2].partition(": ")
+        name, _, rung = what.partition(" by ")
+        if name == ladder and state.startswith(("taken", "holds")):
+            found.append(rung)
+    return found
+
+
+@pytest.fixture
+def run() -> type[Run]:
+    """Give the class that runs a tool."""
+    return Run
+
+
+@pytest.fixture
+def trace(run: type[Run]) -> Any:
+    """Give a function that starts a tool and returns when it traces; ended after the test."""
+    started: list[Run] = []
+
+    def start(*command: str, **settings: Any) -> Run:
+        started.append(run(*command, **settings))
+        return started[-1].attached()
+
+    yield start
+    for each in started:
+        each.__exit__()
+
+
+@pytest.fixture(scope="session")
+def rungs_of() -> Any:
+    """Give the function that lists the rungs of a ladder that hold on this kernel."""
+    return rungs

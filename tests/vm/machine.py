@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Run a command under another kernel, on a copy-on-write view of this machine's files.
+
+The command's output, errors and exit status are passed on; 125 says that the guest failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+from kernels import SUITES, Kernel, KernelError, fetch
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+GUEST_FAILED = 125
+ATTEMPTS = 3
+# What stands between the kernel and its root; a kernel may have some of it built in.
+MODULES = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"]
+COMPLAINTS = ("Kernel panic", "Oops", "BUG:", "WARNING:", "soft lockup", "rcu_sched detected")
+
+
+class GuestError(Exception):
+    """Say in one line why there is no exit status."""
+
+
+def main() -> int:
+    """Parse the command line and return the command's exit status."""
+    options = parse_arguments()
+    try:
+        kernel = fetch(options.kernel)
+        for attempt in range(1, ATTEMPTS + 1):
+            with tempfile.TemporaryDirectory(prefix="vm-") as work:
+                status, console = boot(kernel, options, Path(work))
+            # With several CPUs QEMU's emulation races the kernel's patching of its own code.
+            raced = options.cpus > 1 and status is None and "Oops: int3" in console
+            if not raced or attempt == ATTEMPTS:
+                break
+            print("vm: the guest died of an int3 race in QEMU: trying again", file=sys.stderr)
+        complaints = [line for line in console.splitlines() if any(c in line for c in COMPLAINTS)]
+        for line in complaints[:5]:
+            print(f"vm: the kernel says: {line}", file=sys.stderr)
+        if status is None:
+            tail = "\n".join(console.splitlines()[-20:])
+            raise GuestError(f"the guest ended without a status; its console ended so:\n{tail}")
+    except (GuestError, KernelError) as error:
+        print(f"vm: {error}", file=sys.stderr)
+        return GUEST_FAILED
+    return status
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the options, with the command as a list."""
+    parser = argparse.ArgumentParser(prog="./dev vm", description=__doc__)
+    parser.add_argument("--kernel", required=True, choices=SUITES)
+    parser.add_argument("--cpus", type=int, default=1, help="default: 1")
+    parser.add_argument("--mem", type=int, default=2048, metavar="MB", help="default: 2048")
+    parser.add_argument("--timeout", type=int, default=900, metavar="S", help="default: 900")
+    parser.add_argument("--share", type=Path, metavar="DIR", help="make a folder writable")
+    parser.add_argument("command", nargs="+", metavar="-- COMMAND")
+    return parser.parse_args()
+
+
+def boot(kernel: Kernel, options: argparse.Namespace, work: Path) -> tuple[int | None, str]:
+    """Return the command's exit status, or None, and what the kernel wrote to its console."""
+    control = work / "control"
+    control.mkdir()
+    shutil.copy(HERE / "guest.sh", control)
+    (control / "settings").write_text(settings(options.share))
+    (control / "command").write_text(f"exec {shlex.join(options.command)}\n")
+    (work / "initramfs").write_bytes(initramfs(kernel))
+    shares = {"host": "/", "control": control, "modules": kernel.modules}
+    if options.share:
+        shares["share"] = options.share.resolve()
+    emulate(kernel, options, work, shares)
+    status = control / "status"
+    text = status.read_text() if status.exists() else ""
+    console = (work / "console").read_text(errors="replace")
+    return int(text) if text else None, console
+
+
+def settings(share: Path | None) -> str:
+    """Write the part of the guest's script that depends on this call."""
+    here = Path.cwd()
+    kept = [f"keep {shlex.quote(str(path))}\n" for path in {REPOSITORY, here} if under_tmp(path)]
+    shared = [f"share share {shlex.quote(str(share.resolve()))}\n"] if share else []
+    return "".join([*kept, *shared, f"cd {shlex.quote(str(here))}\n"])
+
+
+def under_tmp(path: Path) -> bool:
+    """Tell whether the guest's /tmp would hide a path."""
+    return Path("/tmp") in path.parents
+
+
+def emulate(
+    kernel: Kernel, options: argparse.Namespace, work: Path, shares: dict[str, str | Path]
+) -> None:
+    """Run QEMU until the guest powers off, passing on what the command writes."""
+    arguments = [
+        "qemu-system-x86_64",
+        *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"),
+        *("-smp", str(options.cpus), "-m", str(options.mem)),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-kernel", str(kernel.image), "-initrd", str(work / "initramfs")),
+        "-append",
+        "console=ttyS0 quiet panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check "
+        "rcupdate.rcu_expedited=1 random.trust_cpu=on",
+        *("-serial", f"file:{work / 'console'}", "-device", "virtio-serial-pci"),
+    ]
+    for tag, folder in shares.items():
+        readonly = "on" if tag in ("host", "modules") else "off"
+        arguments += [
+            "-fsdev",
+            f"local,id={tag},path={folder},security_model=none,multidevs=remap,readonly={readonly}",
+            *("-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
+        ]
+    copiers = []
+    ends = []
+    for number, stream in enumerate((sys.stdout, sys.stderr), 1):
+        source, end = os.pipe()
+        ends.append(end)
+        arguments += [
+            *("-chardev", f"file,id=port{number},path=/dev/fd/{end}"),
+            *("-device", f"virtserialport,nr={number},chardev=port{number}"),
+        ]
+        copiers.append(threading.Thread(target=copy, args=(source, stream.buffer)))
+    with open(work / "qemu.log", "wb") as log:
+        qemu = subprocess.Popen(
+            arguments, pass_fds=ends, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    for end in ends:
+        os.close(end)
+    for copier in copiers:
+        copier.start()
+    try:
+        qemu.wait(options.timeout)
+    except subprocess.TimeoutExpired:
+        raise GuestError(f"not done after {options.timeout} s") from None
+    finally:
+        qemu.kill()
+        qemu.wait()
+        for copier in copiers:
+            copier.join()
+    if qemu.returncode:
+        raise GuestError((work / "qemu.log").read_text().strip() or "QEMU failed")
+
+
+def copy(source: int, stream: BinaryIO) -> None:
+    """Pass on each piece as soon as it is there."""
+    while piece := os.read(source, 65536):
+        stream.write(piece)
+        stream.flush()
+    os.close(source)
+
+
+def initramfs(kernel: Kernel) -> bytes:
+    """Pack busybox, our script and the modules; packed plain, as unpacking is slow in a guest."""
+    files = {
+        "init": (HERE / "initramfs.sh").read_bytes(),
+        "busybox": Path(shutil.which("busybox") or "/bin/busybox").read_bytes(),
+    }
+    for number, path in enumerate(needed_modules(kernel)):
+        content = path.read_bytes()
+        if path.suffix == ".xz":
+            content = lzma.decompress(content)
+        files[f"modules/{number:02}"] = content
+    return archive(files)
+
+
+def needed_modules(kernel: Kernel) -> list[Path]:
+    """List the files of MODULES and of what they need, in the order to load them."""
+    base = kernel.modules.parent.parent
+    listed = ""
+    for module in MODULES:
+        command = ["modprobe", "-d", str(base), "-S", kernel.release, "--show-depends", module]
+        listed += subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    paths = [line.split()[1] for line in listed.splitlines() if line.startswith("insmod")]
+    return [Path(path) for path in dict.fromkeys(paths)]
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    """Write executable files in cpio's "newc" format, each after the folder that it is in."""
+    entries = [("modules", 0o040755, b"")]
+    entries += [(name, 0o100755, content) for name, content in files.items()]
+    packed = bytearray()
+    for inode, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], 1):
+        numbers = [inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0]
+        packed += b"070701" + "".join(f"{number:08x}" for number in numbers).encode()
+        packed += name.encode() + b"\0"
+        packed += bytes(-len(packed) % 4)
+        packed += content
+        packed += bytes(-len(packed) % 4)
+    return bytes(packed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
