@@ -72,7 +72,9 @@ def manual(command: str, version: str) -> str:
     from argparse_manpage.manpage import Manpage
     from tracewheel.runtime.cli import parser
 
-    page = Manpage(parser(command))
+    command_parser = parser(command)
+    page = Manpage(command_parser)
+    page.description = command_parser.description
     page.source = f"tracewheel {version}"
     page.manual = "tracewheel"
     return str(page)

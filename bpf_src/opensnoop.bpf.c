@@ -33,22 +33,44 @@ struct open {
 
 RECORDS(opens, open, 4 << 20, 8192);
 
-/* fdcwd and pathname as the caller gave them; KERNEL_PATH where a struct filename holds it. */
+static __always_inline bool unwanted(__u64 pid_tgid, __u64 flags, __s64 ret)
+{
+	if (filtered_out(pid_tgid) || (failed_only && ret >= 0) ||
+	    sampled_out(bpf_get_prandom_u32()))
+		return true;
+	return (wanted_access || wanted_flags) && !(wanted_access & 1 << (flags & O_ACCMODE)) &&
+	       !(wanted_flags & flags);
+}
+
+static __always_inline int finish(void *ctx, struct opens_draft *draft, __u64 pid_tgid,
+				  __u64 flags, __u32 mode, __s64 ret)
+{
+	struct open *open = &draft->record;
+
+	open->time = bpf_ktime_get_boot_ns();
+	open->pid = pid_tgid >> 32;
+	open->tid = pid_tgid;
+	open->uid = bpf_get_current_uid_gid();
+	open->flags = flags;
+	open->mode = mode;
+	bpf_get_current_comm(open->comm, sizeof(open->comm));
+	open->ret = ret;
+	put_stack(draft, &open->stack, ctx, 0);
+	put_stack(draft, &open->user_stack, ctx, BPF_F_USER_STACK);
+	submit(opens, draft);
+	return 0;
+}
+
+/* KERNEL_PATH is set where a struct filename holds what the caller gave, else PATHNAME. */
 static __always_inline int opened(void *ctx, int dirfd, const char *pathname,
 				  const char *kernel_path, __u64 flags, __u32 mode, __s64 ret)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct opens_draft *draft;
 
-	if (filtered_out(pid_tgid) || (failed_only && ret >= 0) ||
-	    sampled_out(bpf_get_prandom_u32()))
+	if (unwanted(pid_tgid, flags, ret))
 		return 0;
-	if ((wanted_access || wanted_flags) && !(wanted_access & 1 << (flags & O_ACCMODE)) &&
-	    !(wanted_flags & flags))
-		return 0;
-
-	struct opens_draft *draft = reserve(opens);
-
+	draft = reserve(opens);
 	if (!draft)
 		return 0;
 
@@ -62,17 +84,10 @@ static __always_inline int opened(void *ctx, int dirfd, const char *pathname,
 		discard(opens, draft);
 		return 0;
 	}
-	open->time = bpf_ktime_get_boot_ns();
-	open->pid = pid_tgid >> 32;
-	open->tid = pid_tgid;
-	open->uid = bpf_get_current_uid_gid();
-	open->flags = flags;
-	open->mode = mode;
-	bpf_get_current_comm(open->comm, sizeof(open->comm));
-	open->ret = ret;
 	begin_part(draft, &open->dir);
 	if (full_path && open->path.length && draft->tail[0] != '/') {
-		struct path from;
+		struct task_struct *task = (void *)bpf_get_current_task();
+		struct path from = {};
 
 		if (dirfd == AT_FDCWD)
 			from = BPF_CORE_READ(task, fs, pwd);
@@ -81,10 +96,7 @@ static __always_inline int opened(void *ctx, int dirfd, const char *pathname,
 		else
 			open->dir.state = EV_UNREADABLE;
 	}
-	put_stack(draft, &open->stack, ctx, 0);
-	put_stack(draft, &open->user_stack, ctx, BPF_F_USER_STACK);
-	submit(opens, draft);
-	return 0;
+	return finish(ctx, draft, pid_tgid, flags, mode, ret);
 }
 
 /* The number belongs to an open; CALL's compat is told. */
@@ -130,7 +142,8 @@ static __always_inline int open_returned(void *ctx, const struct syscall *call, 
 SEC("fexit/do_sys_openat2")
 int BPF_PROG(open__fexit, int dirfd, const char *pathname, struct open_how *how, long ret)
 {
-	return opened(ctx, dirfd, pathname, NULL, how->flags, how->mode, ret);
+	/* An int where the compiler chose so: then only its lower half counts. */
+	return opened(ctx, dirfd, pathname, NULL, how->flags, how->mode, (int)ret);
 }
 
 SEC("tp_btf/sys_exit")
@@ -170,7 +183,7 @@ static __always_inline int opened_within(void *ctx, int dirfd, struct filename *
 			return 0;
 	}
 	return opened(ctx, dirfd, NULL, BPF_CORE_READ(name, name), BPF_CORE_READ(op, open_flag),
-		      BPF_CORE_READ(op, mode), (long)file < 0 && (long)file > -4096 ? (long)file : EV_NO_RESULT);
+		      BPF_CORE_READ(op, mode), (__u64)file >= -4095ul ? (__s64)file : EV_NO_RESULT);
 }
 
 /* do_filp_open() is called do_file_open() from v7.1 on. */
@@ -186,4 +199,42 @@ int BPF_PROG(all__fexit_filp, int dirfd, struct filename *name, const struct ope
 	     struct file *file)
 {
 	return opened_within(ctx, dirfd, name, op, file);
+}
+
+/* open_by_handle_at(2) has no path; the file that it opened has. */
+SEC("fexit/do_handle_open")
+int BPF_PROG(handle__fexit, int mountdirfd, void *handle, int flags, long ret)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	int fd = ret;
+	struct path from = {};
+	struct opens_draft *draft;
+
+	if (unwanted(pid_tgid, flags, fd))
+		return 0;
+	draft = reserve(opens);
+	if (!draft)
+		return 0;
+
+	struct open *open = &draft->record;
+
+	begin_part(draft, &open->path);
+	begin_part(draft, &open->dir);
+	open->path.state = EV_UNREADABLE;
+	if (path_of_fd(task, fd, &from)) {
+		bool named;
+
+		/* The root of a mount is called "/": it goes by the name of the mount point. */
+		if (from.dentry == BPF_CORE_READ(from.mnt, mnt_root))
+			step_up(&from, &named);
+		put_kernel_string(draft, &open->path, BPF_CORE_READ(from.dentry, d_name.name));
+		if (glob_filtered_out(draft->tail, open->path.length)) {
+			discard(opens, draft);
+			return 0;
+		}
+		from.dentry = BPF_CORE_READ(from.dentry, d_parent);
+		put_directory(draft, &open->dir, task, &from);
+	}
+	return finish(ctx, draft, pid_tgid, flags, 0, fd);
 }

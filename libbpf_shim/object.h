@@ -10,7 +10,7 @@ struct ring {
 	int fd; /* of the map, owned by libbpf; valid while consumer is set */
 	uint64_t mask;
 	volatile uint64_t *consumer; /* one page, writable */
-	volatile uint64_t *producer; /* one page, then the data twice, read only */
+	volatile uint64_t *producer; /* one page, then the data, read only */
 	const char *data;
 	size_t mapped;
 };

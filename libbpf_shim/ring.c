@@ -45,7 +45,7 @@ int shim_ring_open(shim *object, const char *name)
 	if (memory == MAP_FAILED)
 		return -errno;
 	ring->consumer = memory;
-	ring->mapped = page + 2 * (size_t)bpf_map__max_entries(map);
+	ring->mapped = page + (size_t)bpf_map__max_entries(map);
 	memory = mmap(NULL, ring->mapped, PROT_READ, MAP_SHARED, ring->fd, page);
 	if (memory == MAP_FAILED) {
 		int error = -errno;
@@ -56,6 +56,19 @@ int shim_ring_open(shim *object, const char *name)
 	ring->producer = memory;
 	ring->data = (char *)memory + page;
 	return 0;
+}
+
+/*
+ * Copy from the ring, which is mapped once: the kernel would map it twice in a row, which spares
+ * this function but counts all its memory twice.
+ */
+static void copy(const struct ring *ring, void *to, uint64_t from, size_t size)
+{
+	size_t begin = from & ring->mask, until_end = ring->mask + 1 - begin;
+
+	memcpy(to, ring->data + begin, size < until_end ? size : until_end);
+	if (size > until_end)
+		memcpy((char *)to + until_end, ring->data, size - until_end);
 }
 
 /*
@@ -90,7 +103,7 @@ int shim_read(shim *object, void *buffer, size_t size, size_t *ret)
 				break;
 			}
 			memcpy(to + filled, &(uint64_t){ length }, HEADER);
-			memcpy(to + filled + HEADER, record + HEADER, padded);
+			copy(ring, to + filled + HEADER, at + HEADER, padded);
 			filled += HEADER + padded;
 		}
 		at += HEADER + padded;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Objects, programs, maps and BTF: libbpf as Python needs it. */
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,10 @@ int shim_open(const void *bytes, size_t size, shim **ret)
 
 	if (!object)
 		return -ENOMEM;
+#ifdef __GLIBC__
+	/* Give the kernel's BTF, 6 MB, back when it is freed; by default glibc would keep it. */
+	mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+#endif
 	libbpf_set_print(log_print);
 	object->bpf = bpf_object__open_mem(bytes, size, &options);
 	if (!object->bpf) {
@@ -311,6 +316,23 @@ int shim_set_autoload(shim *object, const char *name, int autoload)
 int shim_load(shim *object)
 {
 	return bpf_object__load(object->bpf);
+}
+
+/*
+ * Some hardened kernels refuse every fentry and fexit program before they look at it. An empty
+ * program for a type that is no function tells: -EPERM there, -EINVAL elsewhere.
+ */
+int shim_refuses_trampolines(void)
+{
+	struct bpf_insn nothing[] = { { .code = BPF_ALU64 | BPF_MOV | BPF_K },
+				      { .code = BPF_JMP | BPF_EXIT } };
+	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = BPF_TRACE_FEXIT,
+		    .attach_btf_id = 1);
+	int fd = bpf_prog_load(BPF_PROG_TYPE_TRACING, "probe", "GPL", nothing, 2, &options);
+
+	if (fd >= 0)
+		close(fd);
+	return fd == -EPERM;
 }
 
 int shim_attach(shim *object, const char *name)

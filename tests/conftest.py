@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from tracewheel.runtime import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 COMMANDS = Path(sys.executable).parent
 LIMIT_S = 120  # emulated machines are slow
@@ -73,6 +79,11 @@ class Run:
         return self
 
     @property
+    def pid(self) -> int:
+        """The process."""
+        return self.process.pid
+
+    @property
     def code(self) -> int:
         """The exit code."""
         return self.process.returncode
@@ -92,6 +103,14 @@ class Run:
         """The summary of a run with --json."""
         summary: dict[str, Any] = json.loads(self.out.splitlines()[-1])["summary"]
         return summary
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """How many events the last line of standard error says were seen and lost."""
+        last = self.err.splitlines()[-1]
+        found = re.fullmatch(r"\w+: (\d+) \w+, (\d+) lost( \(.+\))?", last)
+        assert found, self.err
+        return int(found[1]), int(found[2])
 
 
 def rungs(tool: str, ladder: str) -> list[str]:
@@ -117,6 +136,8 @@ def run() -> type[Run]:
 @pytest.fixture
 def trace(run: type[Run]) -> Any:
     """Give a function that starts a tool and returns when it traces; ended after the test."""
+    if os.geteuid():
+        pytest.skip("needs root")
     started: list[Run] = []
 
     def start(*command: str, **settings: Any) -> Run:
@@ -132,3 +153,68 @@ def trace(run: type[Run]) -> Any:
 def rungs_of() -> Any:
     """Give the function that lists the rungs of a ladder that hold on this kernel."""
     return rungs
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat a test that asks for tool_name for each tool."""
+    if "tool_name" in metafunc.fixturenames:
+        metafunc.parametrize("tool_name", cli.tool_names())
+
+
+def wait_until(claim: Callable[[], Any]) -> None:
+    """Wait until a claim is true."""
+    deadline = time.monotonic() + LIMIT_S
+    while not claim():
+        assert time.monotonic() < deadline, "never came true"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], Any]], None]:
+    """Give the function that waits for what cannot be read from a descriptor."""
+    return wait_until
+
+
+class Kernel:
+    """The BPF objects in the kernel, as pairs of kind and id."""
+
+    def __init__(self) -> None:
+        self._libbpf = ctypes.CDLL("libbpf.so.1")
+
+    def held_by(self, pid: int) -> set[tuple[str, int]]:
+        """Return those that a process has a descriptor of."""
+        text = ""
+        for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+            text += info.read_text()
+        found = re.findall(r"^(prog|map|link)_id:\s(\d+)$", text, re.MULTILINE)
+        return {(kind, int(number)) for kind, number in found}
+
+    def all(self) -> set[tuple[str, int]]:
+        """Return all."""
+        return {(kind, number) for kind in ("prog", "map", "link") for number in self._ids(kind)}
+
+    def _ids(self, kind: str) -> Iterator[int]:
+        number = ctypes.c_uint32(0)
+        following = getattr(self._libbpf, f"bpf_{kind}_get_next_id")
+        while not following(number, ctypes.byref(number)):
+            yield number.value
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Kernel:
+    """Give the view of the kernel's BPF objects."""
+    return Kernel()
+
+
+@pytest.fixture
+def stir(tmp_path: Path) -> Callable[[], None]:
+    """Give a function that makes some of every event: opens, execs, switches, disk I/O."""
+
+    def make_events() -> None:
+        for number in range(3):
+            with open(tmp_path / f"stirred-{number}", "wb") as file:
+                file.write(bytes(4096))
+                os.fsync(file.fileno())
+            subprocess.run(["/bin/true"], check=True)
+
+    return make_events

@@ -49,13 +49,9 @@ static __always_inline bool filtered_out(__u64 pid_tgid)
 	return filter_cgroup && cgroup_filtered_out(task_cgroup((void *)bpf_get_current_task()));
 }
 
-/* Judge another task: one that waits, wakes or is woken. */
-static __always_inline bool task_filtered_out(struct task_struct *task)
+/* What there is to judge of another task beside its ids. */
+static __always_inline bool task_traits_filtered_out(struct task_struct *task)
 {
-	__u64 pid_tgid = (__u64)BPF_CORE_READ(task, tgid) << 32 | BPF_CORE_READ(task, pid);
-
-	if (ids_filtered_out(pid_tgid))
-		return true;
 	if (filter_uid >= 0 && BPF_CORE_READ(task, cred, uid.val) != filter_uid)
 		return true;
 	if (filter_comm[0]) {
@@ -66,6 +62,14 @@ static __always_inline bool task_filtered_out(struct task_struct *task)
 			return true;
 	}
 	return filter_cgroup && cgroup_filtered_out(task_cgroup(task));
+}
+
+/* Judge another task: one that waits, wakes or is woken. */
+static __always_inline bool task_filtered_out(struct task_struct *task)
+{
+	__u64 pid_tgid = (__u64)BPF_CORE_READ(task, tgid) << 32 | BPF_CORE_READ(task, pid);
+
+	return ids_filtered_out(pid_tgid) || task_traits_filtered_out(task);
 }
 
 #endif

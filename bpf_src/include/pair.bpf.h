@@ -17,8 +17,10 @@
 	static __always_inline void name##_begin(const key_type *key, const value_type *value, \
 						 __u64 flags)                                  \
 	{                                                                                      \
-		/* -EEXIST answers BPF_NOEXIST: the first begin counts. */                     \
-		long error = bpf_map_update_elem(&name, key, value, flags);                    \
+		/* -EEXIST answers BPF_NOEXIST: the first begin counts. An int: the upper half \
+		 * is undefined before Linux commit d7ba4cc900bf ("bpf: return long from       \
+		 * bpf_map_ops funcs") (in v6.4). */                                           \
+		int error = bpf_map_update_elem(&name, key, value, flags);                     \
 		if (error && error != -17)                                                     \
 			__sync_fetch_and_add(&name##_lost, 1);                                 \
 	}                                                                                      \

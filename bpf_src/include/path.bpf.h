@@ -23,45 +23,52 @@ static __always_inline bool path_of_fd(struct task_struct *task, int fd, struct 
 	return true;
 }
 
+/* One step up from DENTRY: its parent, or, from the root of a mount, where that is mounted. */
+static __always_inline bool step_up(struct path *at, bool *named)
+{
+	struct dentry *parent = BPF_CORE_READ(at->dentry, d_parent);
+	struct mount *mount = container_of(at->mnt, struct mount, mnt);
+	struct mount *above;
+
+	*named = at->dentry != BPF_CORE_READ(at->mnt, mnt_root) && at->dentry != parent;
+	if (*named) {
+		at->dentry = parent;
+		return true;
+	}
+	above = BPF_CORE_READ(mount, mnt_parent);
+	at->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+	at->mnt = (void *)above + bpf_core_field_offset(struct mount, mnt);
+	return above != mount;
+}
+
 /*
- * Append the names from PATH up to the task's root, deepest first, each ended by NUL. The walk
- * follows d_parent, and at the root of a mount goes on where that mount is mounted.
+ * Append the names from the path FROM up to the task's root, deepest first, each ended by NUL.
+ * The loop has one way back, at its end: v5.10 refuses one that a plain instruction falls into.
  */
-#define put_directory(draft, ret, task, from)                                                   \
+#define put_directory(draft, ret, task, from)                                                  \
 	({                                                                                     \
 		struct path __root = BPF_CORE_READ(task, fs, root);                            \
-		struct dentry *__dentry = (from)->dentry;                                      \
-		struct vfsmount *__mnt = (from)->mnt;                                          \
+		struct path __at = *(from);                                                    \
 		begin_part(draft, ret);                                                        \
 		(ret)->state = EV_CUT;                                                         \
 		for (int __i = 0; __i < PATH_DEPTH; __i++) {                                   \
-			if (__dentry == __root.dentry && __mnt == __root.mnt) {                \
+			const unsigned char *__name = BPF_CORE_READ(__at.dentry, d_name.name); \
+			__u64 __begin = tail_at(draft);                                        \
+			__s64 __got = 0;                                                       \
+			bool __named;                                                          \
+			if ((__at.dentry == __root.dentry && __at.mnt == __root.mnt) ||        \
+			    !step_up(&__at, &__named)) {                                       \
 				(ret)->state = EV_WHOLE;                                       \
 				break;                                                         \
 			}                                                                      \
-			struct dentry *__parent = BPF_CORE_READ(__dentry, d_parent);           \
-			if (__dentry == BPF_CORE_READ(__mnt, mnt_root) ||                      \
-			    __dentry == __parent) {                                            \
-				struct mount *__mount = container_of(__mnt, struct mount, mnt); \
-				struct mount *__above = BPF_CORE_READ(__mount, mnt_parent);    \
-				if (__above == __mount) {                                      \
-					(ret)->state = EV_WHOLE;                               \
-					break;                                                 \
-				}                                                              \
-				__dentry = BPF_CORE_READ(__mount, mnt_mountpoint);             \
-				__mnt = (void *)__above + bpf_core_field_offset(struct mount, mnt); \
-				continue;                                                      \
-			}                                                                      \
-			__u64 __begin = tail_at(draft);                                        \
 			if (__begin >= TAIL_BYTES(draft))                                      \
 				break;                                                         \
-			__s64 __got = bpf_probe_read_kernel_str(                               \
-				(draft)->tail + __begin, 256,                                  \
-				BPF_CORE_READ(__dentry, d_name.name));                         \
-			if (__got <= 0)                                                        \
+			if (__named)                                                           \
+				__got = bpf_probe_read_kernel_str((draft)->tail + __begin,     \
+								  256, __name);                \
+			if (__got < 0)                                                         \
 				break;                                                         \
 			(draft)->used = __begin + __got;                                       \
-			__dentry = __parent;                                                   \
 		}                                                                              \
 		finish_part(draft, ret);                                                       \
 	})

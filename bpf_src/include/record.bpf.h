@@ -14,7 +14,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
-#define TEXT_MOST 4096 /* bytes that one text may take, its NUL included: PATH_MAX */
+#define TEXT_MOST 4097 /* bytes that one text may take, its NUL included: PATH_MAX and one more */
 #define COMM_LEN 16
 #define EV_NO_RESULT __INT64_MAX__
 
@@ -33,6 +33,7 @@ typedef __s64 ev_ret;		/* a result, a negative errno, or EV_NO_RESULT */
 typedef __s32 ev_exit;		/* a wait status, negative: none yet */
 typedef __u32 ev_uid;
 typedef __u32 ev_dev;		/* major << 20 | minor */
+typedef __u32 ev_operation;	/* of a block request: enum req_op */
 typedef __u64 ev_cgroup;
 typedef __u32 ev_open_flags;
 typedef __u32 ev_mode;
@@ -122,7 +123,9 @@ typedef struct ev_part ev_user_stack;
 		(ret)->state = EV_CUT;                                                         \
 		if (__begin < TAIL_BYTES(draft)) {                                             \
 			__read = read((draft)->tail + __begin, TEXT_MOST, from);               \
-			(ret)->state = __read > 0 ? EV_WHOLE : EV_UNREADABLE;                  \
+			(ret)->state = __read == TEXT_MOST ? EV_CUT :                          \
+				       __read > 0	   ? EV_WHOLE :                            \
+							     EV_UNREADABLE;                        \
 			if (__read > 0) {                                                      \
 				(ret)->length = __read - 1;                                    \
 				(draft)->used = __begin + __read - 1;                          \

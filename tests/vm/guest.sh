@@ -41,14 +41,21 @@ mount -t tmpfs tmpfs /tmp
 mkfifo /run/stdout /run/stderr
 until [ -e /dev/vport0p1 ] && [ -e /dev/vport0p2 ]; do sleep 0.05; done
 cat /run/stdout >/dev/vport0p1 &
+copiers=$!
 cat /run/stderr >/dev/vport0p2 &
+copiers="$copiers $!"
 
 . /run/vm/settings
 cut -d ' ' -f 1 /proc/uptime >/run/vm/uptime
 setsid --wait sh /run/vm/command </dev/null >/run/stdout 2>/run/stderr
 status=$?
 # What it has left behind would keep the pipes open.
-busybox killall5 -9
+for process in $(ls /proc | grep '^[0-9]'); do
+	case " 1 $copiers " in
+	*" $process "*) ;;
+	*) kill -9 "$process" 2>/dev/null ;;
+	esac
+done
 wait
 echo $status >/run/vm/status
 sync

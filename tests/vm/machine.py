@@ -7,14 +7,17 @@ The command's output, errors and exit status are passed on; 125 says that the gu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import lzma
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,69 +26,87 @@ from kernels import SUITES, Kernel, KernelError, fetch
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 GUEST_FAILED = 125
-ATTEMPTS = 3
+INT3 = "Oops: int3"
+RETRIES = 2
 # What stands between the kernel and its root; a kernel may have some of it built in.
 MODULES = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"]
 COMPLAINTS = ("Kernel panic", "Oops", "BUG:", "WARNING:", "soft lockup", "rcu_sched detected")
 
 
-class GuestError(Exception):
-    """Say in one line why there is no exit status."""
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a guest; without a status there is a reason."""
+
+    status: int | None
+    reason: str
+    console: str
 
 
 def main() -> int:
     """Parse the command line and return the command's exit status."""
     options = parse_arguments()
+    # As an exception, so that QEMU ends with us.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         kernel = fetch(options.kernel)
-        for attempt in range(1, ATTEMPTS + 1):
-            with tempfile.TemporaryDirectory(prefix="vm-") as work:
-                status, console = boot(kernel, options, Path(work))
-            # With several CPUs QEMU's emulation races the kernel's patching of its own code.
-            raced = options.cpus > 1 and status is None and "Oops: int3" in console
-            if not raced or attempt == ATTEMPTS:
-                break
-            print("vm: the guest died of an int3 race in QEMU: trying again", file=sys.stderr)
-        complaints = [line for line in console.splitlines() if any(c in line for c in COMPLAINTS)]
-        for line in complaints[:5]:
-            print(f"vm: the kernel says: {line}", file=sys.stderr)
-        if status is None:
-            tail = "\n".join(console.splitlines()[-20:])
-            raise GuestError(f"the guest ended without a status; its console ended so:\n{tail}")
-    except (GuestError, KernelError) as error:
-        print(f"vm: {error}", file=sys.stderr)
+    except KernelError as error:
+        say(str(error))
         return GUEST_FAILED
-    return status
+    outcome = boot(kernel, options)
+    for _ in range(RETRIES):
+        # With several CPUs QEMU's emulation races the kernel's patching of its own code.
+        if options.cpus == 1 or outcome.status is not None or INT3 not in outcome.console:
+            break
+        say("the guest died of QEMU's int3 race: trying again")
+        outcome = boot(kernel, options)
+    lines = outcome.console.splitlines()
+    for line in [line for line in lines if any(words in line for words in COMPLAINTS)][:5]:
+        say(f"the kernel complains: {line}")
+    if outcome.status is None:
+        say("\n".join([outcome.reason, *lines[-40:]]))
+        return GUEST_FAILED
+    return outcome.status
+
+
+def say(text: str) -> None:
+    """Print to stderr, as stdout is the command's."""
+    print(f"vm: {text}", file=sys.stderr)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the options, with the command as a list."""
-    parser = argparse.ArgumentParser(prog="./dev vm", description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, usage="./dev vm --kernel K [OPTIONS] -- COMMAND [ARGUMENTS]"
+    )
     parser.add_argument("--kernel", required=True, choices=SUITES)
-    parser.add_argument("--cpus", type=int, default=1, help="default: 1")
+    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="default: 1")
     parser.add_argument("--mem", type=int, default=2048, metavar="MB", help="default: 2048")
-    parser.add_argument("--timeout", type=int, default=900, metavar="S", help="default: 900")
+    parser.add_argument("--timeout", type=int, default=900, metavar="SECONDS", help="default: 900")
     parser.add_argument("--share", type=Path, metavar="DIR", help="make a folder writable")
-    parser.add_argument("command", nargs="+", metavar="-- COMMAND")
+    parser.add_argument("command", nargs="+", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def boot(kernel: Kernel, options: argparse.Namespace, work: Path) -> tuple[int | None, str]:
-    """Return the command's exit status, or None, and what the kernel wrote to its console."""
-    control = work / "control"
-    control.mkdir()
-    shutil.copy(HERE / "guest.sh", control)
-    (control / "settings").write_text(settings(options.share))
-    (control / "command").write_text(f"exec {shlex.join(options.command)}\n")
-    (work / "initramfs").write_bytes(initramfs(kernel))
-    shares = {"host": "/", "control": control, "modules": kernel.modules}
-    if options.share:
-        shares["share"] = options.share.resolve()
-    emulate(kernel, options, work, shares)
-    status = control / "status"
-    text = status.read_text() if status.exists() else ""
-    console = (work / "console").read_text(errors="replace")
-    return int(text) if text else None, console
+def boot(kernel: Kernel, options: argparse.Namespace) -> Outcome:
+    """Start a guest and wait for its end."""
+    with tempfile.TemporaryDirectory(prefix="vm-") as name:
+        work = Path(name)
+        control = work / "control"
+        control.mkdir()
+        shutil.copy(HERE / "guest.sh", control)
+        (control / "settings").write_text(settings(options.share))
+        (control / "command").write_text(f"exec {shlex.join(options.command)}\n")
+        (work / "initramfs").write_bytes(initramfs(kernel))
+        shares = {"host": Path("/"), "control": control, "modules": kernel.modules}
+        if options.share:
+            shares["share"] = options.share.resolve()
+        reason = emulate(kernel, options, work, shares)
+        status, console = control / "status", work / "console"
+        return Outcome(
+            int(status.read_text()) if status.exists() else None,
+            reason,
+            console.read_text(errors="replace") if console.exists() else "",
+        )
 
 
 def settings(share: Path | None) -> str:
@@ -102,9 +123,9 @@ def under_tmp(path: Path) -> bool:
 
 
 def emulate(
-    kernel: Kernel, options: argparse.Namespace, work: Path, shares: dict[str, str | Path]
-) -> None:
-    """Run QEMU until the guest powers off, passing on what the command writes."""
+    kernel: Kernel, options: argparse.Namespace, work: Path, shares: dict[str, Path]
+) -> str:
+    """Run QEMU, passing on what the command writes, and tell how QEMU ended."""
     arguments = [
         "qemu-system-x86_64",
         *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"),
@@ -144,21 +165,21 @@ def emulate(
     try:
         qemu.wait(options.timeout)
     except subprocess.TimeoutExpired:
-        raise GuestError(f"not done after {options.timeout} s") from None
+        return f"not done after {options.timeout} s"
     finally:
         qemu.kill()
         qemu.wait()
         for copier in copiers:
             copier.join()
-    if qemu.returncode:
-        raise GuestError((work / "qemu.log").read_text().strip() or "QEMU failed")
+    return (work / "qemu.log").read_text().strip() or "the guest ended without telling a status"
 
 
 def copy(source: int, stream: BinaryIO) -> None:
-    """Pass on each piece as soon as it is there."""
-    while piece := os.read(source, 65536):
-        stream.write(piece)
-        stream.flush()
+    """Pass on each piece as soon as it is there, until nobody reads any more."""
+    with contextlib.suppress(BrokenPipeError):
+        while piece := os.read(source, 65536):
+            stream.write(piece)
+            stream.flush()
     os.close(source)
 
 

@@ -4,17 +4,39 @@
 #define DRIFT_TASK_BPF_H
 
 #include "record.bpf.h"
+#include "read.bpf.h"
 
 /* Linux commit 2f064a59a11f ("sched: Change task_struct::state") (in v5.14) renamed state. */
 struct task_struct___before_5_14 {
 	long state;
 } __attribute__((preserve_access_index));
 
+static __always_inline __u32 typed_task_state(struct task_struct *task, bool typed)
+{
+	struct task_struct___before_5_14 *old = (void *)task;
+
+	if (bpf_core_field_exists(task->__state))
+		return READ(typed, task, __state);
+	return READ(typed, old, state);
+}
+
 static __always_inline __u32 task_state(struct task_struct *task)
 {
-	if (bpf_core_field_exists(task->__state))
-		return BPF_CORE_READ(task, __state);
-	return BPF_CORE_READ((struct task_struct___before_5_14 *)task, state);
+	return typed_task_state(task, false);
+}
+
+/* An int before v7.2. */
+struct task_struct___since_7_2 {
+	__u8 on_cpu;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool typed_task_on_cpu(struct task_struct *task, bool typed)
+{
+	struct task_struct___since_7_2 *new = (void *)task;
+
+	if (bpf_core_field_size(task->on_cpu) == sizeof(new->on_cpu))
+		return READ(typed, new, on_cpu);
+	return READ(typed, task, on_cpu);
 }
 
 /*

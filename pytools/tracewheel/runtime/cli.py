@@ -9,8 +9,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tracewheel.runtime.errors import BpfError, UsageError
-from tracewheel.runtime.shapes import Histogram, Shape
+from tracewheel.runtime.errors import BpfError, UsageError, say
+from tracewheel.runtime.shapes import Histogram, Shape, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,13 @@ def version() -> str:
     return str(_version.__version__)
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Format at a fixed width: to ask the terminal would import shutil for every run."""
+
+    def __init__(self, prog: str, width: int = 80) -> None:
+        super().__init__(prog, width=width)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (try --help)")
@@ -57,6 +64,18 @@ def _argument(option: Option) -> Callable[[str], Any]:
     return parse_argument
 
 
+def _columns(tool: Shape) -> str:
+    """Return the columns of a table for the help."""
+    from tracewheel.runtime.options import columns_of
+
+    if not isinstance(tool, Stream):
+        return ""
+    every = columns_of(tool)
+    shown = "  ".join(column.header for column in every if not column.hidden)
+    hidden = "  ".join(column.header for column in every if column.hidden)
+    return f"columns:\n  {shown}\n\ncolumns on request:\n  {hidden}\n\n"
+
+
 def parser(name: str) -> argparse.ArgumentParser:
     """Return the parser of a command, from which its help and its manual are made too."""
     if name == "tracewheel":
@@ -70,8 +89,8 @@ def parser(name: str) -> argparse.ArgumentParser:
     ret = _Parser(
         prog=name,
         description=description,
-        epilog=f"examples:\n{examples}\n\noverhead:\n  {tool.overhead}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{_columns(tool)}examples:\n{examples}\n\noverhead:\n  {tool.overhead}",
+        formatter_class=_Formatter,
         add_help=False,
         allow_abbrev=False,
     )
@@ -111,27 +130,33 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
     """Run a tool as a command."""
     tool, _ = load_tool(name)
     values = _parse(name, arguments)
+    if list(arguments) == ["-h"]:
+        say(f"{name}: use --help for help")
 
     from tracewheel.runtime.options import Request
 
     request = Request(tool, values)
-    from tracewheel.runtime import doctor, histogram, output, session, stream
-
     if request.explain:
+        from tracewheel.runtime import doctor
+
         return doctor.explain(name, tool, request)
+    from tracewheel.runtime import output, session
+
+    run: Callable[[Any, Any, Any, Any], dict[str, int]]
+    if isinstance(tool, Histogram):
+        from tracewheel.runtime.histogram import run
+    else:
+        from tracewheel.runtime.stream import run
     with output.Stop() as stop:
         out = output.Output(request.output, stop)
         with session.Session(name, request) as tracing:
-            output.say(_banner(tool, name))
+            say(_banner(tool, name))
             for ladder, rung in tracing.taken.items():
                 note = tool.rungs.get(f"{ladder}__{rung}")
                 if note:
-                    output.say(f"{name}: {ladder} by {rung}: {note}")
+                    say(f"{name}: {ladder} by {rung}: {note}")
             try:
-                if isinstance(tool, Histogram):
-                    counts = histogram.run(tracing, tool, out, stop)
-                else:
-                    counts = stream.run(tracing, tool, out, stop)
+                counts = run(tracing, tool, out, stop)
             except output.ReaderGone:
                 return 0
             _conclude(name, request, tracing, out, counts)
@@ -152,14 +177,7 @@ def _conclude(name: str, request: Any, tracing: Any, out: Any, counts: dict[str,
 
         out.text(json.dumps({"summary": {what: seen, "lost": lost, "losses": losses}}) + "\n")
     why = ", ".join(f"{cause} {count}" for cause, count in losses.items())
-    _say(f"{name}: {seen} {what}, {lost} lost" + (f" ({why})" if why else ""))
-
-
-def _say(line: str) -> None:
-    try:
-        os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
-    except OSError:
-        pass
+    say(f"{name}: {seen} {what}, {lost} lost" + (f" ({why})" if why else ""))
 
 
 def _tracewheel_parser() -> argparse.ArgumentParser:
@@ -214,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BpfError as error:
         if "--debug" in arguments:
             raise
-        _say(f"{name}: {error}")
+        say(f"{name}: {error}")
         return error.code
     except BrokenPipeError:
         return 0

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 
 class BpfError(Exception):
     """Tracing failed at run time."""
@@ -32,3 +35,9 @@ class TargetGone(BpfError):
     """The process, disk, CPU or cgroup asked for is not there."""
 
     code = 5
+
+
+def say(line: str) -> None:
+    """Print a line on standard error; if nobody listens, let it be."""
+    with contextlib.suppress(OSError):
+        os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))

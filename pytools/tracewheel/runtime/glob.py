@@ -105,7 +105,7 @@ def _dfa(steps: list[tuple[frozenset[int], bool]], base_name: bool) -> dict[str,
 
 
 def _classes(steps: list[tuple[frozenset[int], bool]]) -> tuple[bytes, list[int]]:
-    """Number the bytes, alike where no step tells them apart; also give one byte of each class."""
+    """Return each byte's class, alike where no step tells them apart, and a byte of each class."""
     seen: dict[tuple[bool, ...], int] = {}
     members: list[int] = []
     classes = bytearray(256)

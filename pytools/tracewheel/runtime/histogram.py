@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import lib
-from tracewheel.runtime.errors import UsageError
+from tracewheel.runtime import kernel
+from tracewheel.runtime.errors import UsageError, say
 from tracewheel.runtime.meaning import MEANINGS, TABLES
 from tracewheel.runtime.output import ReaderGone, escape
 from tracewheel.runtime.session import read_map
@@ -16,13 +18,14 @@ from tracewheel.runtime.session import read_map
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tracewheel.runtime.options import Request
     from tracewheel.runtime.output import Output, Stop
-    from tracewheel.runtime.session import Session
+    from tracewheel.runtime.session import Member, Session
     from tracewheel.runtime.shapes import Histogram as Shape
 
 _SLOTS = 496  # HIST_SLOTS of hist.bpf.h
 _STARS = 40
-_EPIPE = -32
+_EPIPE, _ESRCH = -32, -3
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 
 
@@ -61,11 +64,10 @@ class Histogram(NamedTuple):
 
     def percentile(self, percent: float) -> float:
         """Return the value that ``percent`` of the events do not exceed; 0 without events."""
-        rank = max(1, -(-self.total * percent // 100))
-        seen = 0
+        rank = max(1, -(-self.total * round(percent * 1000) // 100_000))
         for low, high, count in self.buckets:
-            seen += count
-            if seen >= rank:
+            rank -= count
+            if rank <= 0:
                 return (low + high) / 2
         return 0.0
 
@@ -101,125 +103,111 @@ class Histogram(NamedTuple):
         """Return the familiar power-of-two rows: first and last value, count."""
         counts: dict[int, int] = {}
         for slot, count in self.slots.items():
-            power = (slot_bounds(slot)[0] >> 10).bit_length()
+            power = max(1, (slot_bounds(slot)[0] >> 10).bit_length())  # 0 and 1 share a row
             counts[power] = counts.get(power, 0) + count
-        last = max(counts, default=0)
-        merged = counts.pop(0, 0) + counts.get(1, 0)  # 0 and 1 share the first row
-        if last:
-            counts[1] = merged
-        else:
-            last, counts = 1, {1: merged}
         return [
-            (0 if p == 1 else 1 << (p - 1), (1 << p) - 1, counts.get(p, 0))
-            for p in range(1, last + 1)
+            (1 << (power - 1) if power > 1 else 0, (1 << power) - 1, counts.get(power, 0))
+            for power in range(1, max(counts, default=0) + 1)
         ]
 
     def text(self, fine: bool = False) -> str:
         """Return the rows with their stars, and the percentiles below."""
         rows: list[tuple[Any, Any, int]] = list(self.rows())
         if fine:
-            rows = [(f"{low:.2f}", f"{high:.2f}", count) for low, high, count in self.buckets]
-        most = max(count for _, _, count in rows) if rows else 0
-        lines = [f"{self.unit:>10}{'':15} : count    distribution"]
+            rows = [(_short(low), _short(high), count) for low, high, count in self.buckets]
+        most = max((count for _, _, count in rows), default=0)
+        lines = [f"{self.unit:>10}{'':14} : count    distribution"]
         for low, high, count in rows:
-            stars = "*" * (_STARS * count // most if most else 0)
-            lines.append(f"{low:>10} -> {high:<10}  : {count:<8} |{stars:<{_STARS}}|")
-        found = "  ".join(f"{name} {value:.4g}" for name, value in self.percentiles().items())
-        lines.append(f"{self.total} events, {self.unit}: {found}")
+            stars = "*" * (_STARS * count // most)
+            lines.append(f"{low:>10} -> {high:<10} : {count:<8} |{stars:<{_STARS}}|")
+        found = "  ".join(f"{name} {_short(value)}" for name, value in self.percentiles().items())
+        lines.append(f"count {self.total}  {found} {self.unit}")
         return "\n".join(lines) + "\n"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 class Distributions:
     """Read a session's histograms: since the start, or since the last reading."""
 
     def __init__(self, session: Session, tool: Shape) -> None:
-        self._session = session
-        self._tool = tool
-        self._earlier: dict[bytes, Mapping[int, int]] = {}
-        self._keyed = bool(session.request.variables().get("hist_keyed"))
-        name = tool.histograms + ("_by" if self._keyed else "")
-        self._map = session.maps[name]
         assert session.opened
-        self._members = session.opened.members(session.maps[tool.histograms + "_by"].key)
-        key_type = next(m for m in self._members if m.name == "key").meaning
-        self._key_members = session.opened.members(key_type)
+        request = session.request
+        self._session = session
+        self._earlier: dict[bytes, Mapping[int, int]] = {}
+        self._keyed = bool(request.variables().get("hist_keyed"))
+        self._map = session.maps[tool.histograms + ("_by" if self._keyed else "")]
+        members = session.opened.members(session.maps[tool.histograms + "_by"].key)
+        key, self._slot = members
+        shown = {name for option, _ in request.given() for name in option.shows}
+        self._key = [m for m in session.opened.members(key.meaning) if m.name in shown]
 
     def read(self, since_last: bool = False) -> list[Histogram]:
         """Return the histograms that have events, the keys in ascending order."""
         slots = self._read_keyed() if self._keyed else self._read_single()
         found = []
-        for key, counts in sorted(slots.items()):
-            histogram = Histogram(self._describe(key), self._session.request.unit, counts)
+        for key, counts in slots.items():
+            described = {m.name: _describe(m, key) for m in self._key}
+            histogram = Histogram(described, self._session.request.unit, counts)
             if since_last:
                 histogram = histogram.minus(self._earlier.get(key, {}))
             if histogram.slots:
                 found.append(histogram)
         if since_last:
-            self._earlier = dict(slots)
-        return found
+            self._earlier.update(slots)
+        return sorted(found, key=lambda histogram: tuple(histogram.key.values()))
 
     def _read_single(self) -> dict[bytes, dict[int, int]]:
         cpus = lib.shim_cpus()
-        size = _SLOTS * 8
         counts: dict[int, int] = {}
-        for _, value in read_map(self._session.handle, self._map, size * cpus):
-            numbers = memoryview(value).cast("Q")
-            for at in range(_SLOTS * cpus):
-                if numbers[at]:
-                    counts[at % _SLOTS] = counts.get(at % _SLOTS, 0) + numbers[at]
+        for _, value in read_map(self._session.handle, self._map, _SLOTS * 8 * cpus):
+            for at, number in enumerate(memoryview(value).cast("Q")):
+                if number:
+                    counts[at % _SLOTS] = counts.get(at % _SLOTS, 0) + number
         return {b"": counts}
 
     def _read_keyed(self) -> dict[bytes, dict[int, int]]:
-        slot_member = next(m for m in self._members if m.name == "slot")
         found: dict[bytes, dict[int, int]] = {}
-        for key, value in read_map(self._session.handle, self._map, 8):
-            slot = slot_member.unpack(key)
-            found.setdefault(key[: slot_member.offset], {})[slot] = int.from_bytes(value, "little")
+        for at, value in read_map(self._session.handle, self._map, 8):
+            counts = found.setdefault(at[: self._slot.offset], {})
+            counts[self._slot.unpack(at)] = int.from_bytes(value, "little")
         return found
 
-    def _describe(self, key: bytes) -> dict[str, Any]:
-        """Return the members of a key that tell histograms apart, as names where there are any."""
-        described: dict[str, Any] = {}
-        if not key:
-            return described
-        for column in self._tool.keys:
-            if not self._session.request.values.get(column.header.lower()):
-                continue
-            member = next(m for m in self._key_members if m.name == column.member)
-            kind = column.kind or (MEANINGS[member.meaning].text if member.meaning in MEANINGS else "")
-            if kind == "chars":
-                raw = key[member.offset : member.offset + member.size]
-                described[column.member] = raw.split(b"\0")[0].decode("utf-8", "surrogateescape")
-            elif kind in TABLES:
-                described[column.member] = TABLES[kind][1].find(member.unpack(key))
-            else:
-                described[column.member] = member.unpack(key)
-        return described
+
+def _describe(member: Member, key: bytes) -> Any:
+    """Return a member of a key: as text where its type has names."""
+    kind = MEANINGS[member.meaning].text if member.meaning in MEANINGS else ""
+    if kind == "chars":
+        return os.fsdecode(key[member.offset : member.offset + member.size].split(b"\0")[0])
+    value = member.unpack(key)
+    if kind in TABLES:
+        names = TABLES[kind][1]
+        return names.known().get(value) or names.find(value)
+    return value
 
 
 def _heading(histogram: Histogram, ascii_only: bool) -> str:
-    import os
-
-    shown = (f"{k} = {escape(os.fsencode(str(v)), ascii_only)}" for k, v in histogram.key.items())
-    return ", ".join(shown)
-
-
-def _ticks(session: Session, start: float) -> Iterator[float | None]:
-    """Yield the time of each report; None for one that only Ctrl-C brings."""
-    interval, count, duration = (
-        session.request.interval,
-        session.request.count,
-        session.request.duration,
+    return ", ".join(
+        f"{name} = {escape(os.fsencode(str(value)), ascii_only)}"
+        for name, value in histogram.key.items()
     )
-    end = start + duration if duration else None
+
+
+def _ticks(request: Request, start: float) -> Iterator[float | None]:
+    """Yield the time of each report; None for one that only Ctrl-C brings."""
+    end = start + request.duration if request.duration else None
+    at = start
     number = 0
-    while interval and (not count or number < count):
+    while request.interval and (not request.count or number < request.count):
         number += 1
-        at = start + number * interval
+        at = start + number * request.interval
         if end is not None and at >= end:
-            break
+            yield end
+            return
         yield at
-    if not interval or (end is not None and not (count and number >= count)):
+    if not request.interval:
         yield end
 
 
@@ -227,24 +215,27 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
     """Print histograms at each interval, or at the end; return what to say at the end."""
     request = session.request
     distributions = Distributions(session, tool)
+    target = kernel.watch_process(request.pid)
+    start = time.monotonic()
     events = 0
-    for at in _ticks(session, time.monotonic()):
-        while not stop.asked:
-            left = -1 if at is None else max(0, int((at - time.monotonic()) * 1000 + 0.999))
-            status = lib.shim_wait(session.handle, stop.wake, output.watched, -1, left)
-            if status == _EPIPE:
-                raise ReaderGone
-            if at is not None and time.monotonic() >= at:
-                break
+    for at in _ticks(request, start):
+        left = -1 if at is None else max(0, int((at - time.monotonic()) * 1000 + 0.999))
+        status = lib.shim_wait(session.handle, stop.wake, output.watched, target, left)
+        if status == _EPIPE:
+            raise ReaderGone
+        if status == _ESRCH:
+            say(f"{session.name}: process {request.pid} has ended")
         found = distributions.read(since_last=True)
         events += sum(histogram.total for histogram in found)
-        _report(request, found, output)
-        if stop.asked:
+        _report(request, found, output, start)
+        if stop.asked or status == _ESRCH:
             break
+    if target >= 0:
+        os.close(target)
     return {"events": events}
 
 
-def _report(request: Any, found: list[Histogram], output: Output) -> None:
+def _report(request: Request, found: list[Histogram], output: Output, start: float) -> None:
     now = time.time_ns()
     if request.json:
         for histogram in found:
@@ -254,13 +245,15 @@ def _report(request: Any, found: list[Histogram], output: Output) -> None:
             output.text(json.dumps(described) + "\n")
         return
     lines = []
-    if request.time or request.timestamps:
+    if request.time:
         lines.append(time.strftime("%H:%M:%S\n", time.localtime(now // 10**9)))
+    if request.timestamps:
+        lines.append(f"{time.monotonic() - start:.3f} s\n")
+    if request.sample_rate:
+        lines.append(f"sampled 1/{request.sample_rate}\n")
     for histogram in found:
         if histogram.key:
             lines.append(f"{_heading(histogram, output.ascii)}\n")
-        if request.sample_rate:
-            lines.append(f"sampled 1/{request.sample_rate}\n")
         lines.append(histogram.text(fine=bool(request.verbose)) + "\n")
     if not found:
         lines.append("no events\n")

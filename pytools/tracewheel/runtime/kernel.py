@@ -104,6 +104,14 @@ def parse_process(text: str) -> int:
     return pid
 
 
+def watch_process(pid: int | None) -> int:
+    """Return a descriptor that tells when a process ends, or -1 where there is nothing to watch."""
+    try:
+        return os.pidfd_open(pid) if pid else -1
+    except OSError:
+        return -1
+
+
 def parse_thread(text: str) -> int:
     """Return the id of a thread that exists."""
     tid = parse_count(text, 1)

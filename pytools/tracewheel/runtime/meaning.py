@@ -28,6 +28,7 @@ MEANINGS = {
     "ev_exit": Meaning("exit", "signed"),
     "ev_uid": Meaning("unsigned", "unsigned"),
     "ev_dev": Meaning("disk", "disk"),
+    "ev_operation": Meaning("operation", "operation"),
     "ev_cgroup": Meaning("unsigned", "unsigned"),
     "ev_open_flags": Meaning("open_flags", "unsigned"),
     "ev_mode": Meaning("octal", "unsigned"),
@@ -60,6 +61,18 @@ def disk_name(device: int) -> str:
         return f"{major}:{minor}"
 
 
+def _operations() -> dict[int, str]:
+    from tracewheel.runtime.errors import NotSupported
+    from tracewheel.runtime.session import kernel_enum
+
+    try:
+        operations = kernel_enum("req_op")
+    except NotSupported:
+        # Linux commit ff07a02e9e8e ("treewide: Rename enum req_opf into enum req_op") (in v6.0)
+        operations = kernel_enum("req_opf")
+    return {value: name[len("REQ_OP_") :] for name, value in operations.items()}
+
+
 def user_name(uid: int) -> str:
     """Return the name of a user, or the number where there is none."""
     import pwd
@@ -83,6 +96,7 @@ TABLES = {
     "open_flags": ("flags", Names(_open_flags)),
     "exit": ("exit", Names(lambda: {s.value: s.name for s in signal.Signals})),
     "disk": ("name", Names(dict, disk_name)),
+    "operation": ("name", Names(_operations)),
     "user": ("name", Names(dict, user_name)),
 }
 

@@ -18,8 +18,8 @@ _STACKS = (
     Column("STACK", "stack", 0, hidden=True),
     Column("USER_STACK", "user_stack", 0, hidden=True),
 )
-# What a unit of a histogram holds: (ns, hist_scale of hist.bpf.h).
-UNITS = {"usecs": (1_000, 1_073_742), "msecs": (1_000_000, 1_100)}
+# hist_scale of hist.bpf.h for each unit of a histogram: of values in ns, and in bytes.
+UNITS = {"usecs": 1_073_742, "msecs": 1_074, "kbytes": 1 << 20}
 
 
 def columns_of(tool: Stream) -> tuple[Column, ...]:
@@ -47,7 +47,7 @@ def _cgroup(value: tuple[int, int]) -> dict[str, int]:
     return {"filter_cgroup": value[0], "filter_cgroup_level": value[1]}
 
 
-_FILTERS = (
+_WHO = (
     Option(("-p", "--pid"), "only this process", kernel.parse_process, "PID", sets="filter_pid"),
     Option(("--tid",), "only this thread", kernel.parse_thread, "TID", sets="filter_tid"),
     Option(("--uid",), "only this user, by number or name", kernel.parse_user, "USER",
@@ -56,15 +56,14 @@ _FILTERS = (
            sets="filter_comm"),
     Option(("--cgroup",), "only processes in this cgroup or below it", kernel.parse_cgroup,
            "PATH|ID", sets=_cgroup),
-    Option(("--self",), "include this tool's own events"),
 )  # fmt: skip
+_SELF = Option(("--self",), "include this tool's own events")
 _OUTPUT = (
     Option(("-v", "--verbose"), "show more: all columns, or all slots of a histogram"),
     Option(("-t", "--timestamps"), "show seconds since the start", shows=("TIME(s)",)),
     Option(("-T", "--time"), "show the time of day", shows=("TIME",)),
     Option(("-j", "--json"), "print JSON lines: raw values, then a summary object"),
     Option(("-o", "--output"), "write to FILE instead of standard output", _name, "FILE"),
-    Option(("--no-header",), "leave the header line out"),
     Option(("--duration",), "stop after this many seconds", kernel.parse_seconds, "SEC"),
     Option(("--max-entries",), "entries that each hash map can hold",
            lambda text: kernel.parse_count(text, 1), "N"),
@@ -76,6 +75,7 @@ _DEBUG_OR_DURATION = Option(
     ("-d",), "as --debug; with a number as --duration", kernel.parse_seconds, "SEC", optional=True
 )
 _STREAM = (
+    Option(("--no-header",), "leave the header line out"),
     Option(("--columns",), "show these columns, in this order", _name, "LIST"),
     Option(("--buffer-size",), "bytes of the ring buffer, such as 8M", parse_bytes, "SIZE"),
 )
@@ -88,10 +88,10 @@ _SAMPLE = Option(("--sample-rate",), "trace one event in N",
 
 def options_of(tool: Shape) -> tuple[Option, ...]:
     """Return every option of a tool, its own first; a flag that it claims is its own."""
-    shared = [*_FILTERS, *_OUTPUT, _DEBUG_OR_DURATION]
+    shared = [*_WHO, _SELF, *_OUTPUT, _DEBUG_OR_DURATION]
     if isinstance(tool, Stream):
         shared += [*_STREAM, *([_STACK] if tool.stack else [])]
-    if isinstance(tool, Histogram):
+    if isinstance(tool, Histogram) and "msecs" in tool.units:
         shared += [
             Option(("-u", "--microseconds"), "show microseconds (the default)"),
             Option(("-m", "--milliseconds"), "show milliseconds"),
@@ -143,7 +143,8 @@ class Request:
 
     def variables(self) -> dict[str, Any]:
         """Return the global variables of the BPF object that the options set."""
-        ret: dict[str, Any] = {} if self.self else {"filter_self": os.getpid()}
+        own = os.getpid()
+        ret: dict[str, Any] = {} if self.self or self.pid == own else {"filter_self": own}
         for option, value in self.given():
             if callable(option.sets):
                 ret.update(option.sets(value))
@@ -152,18 +153,23 @@ class Request:
         for _, compiled in self.globs:
             ret.update(compiled.variables)
         if isinstance(self.tool, Histogram):
-            ret["hist_scale"] = UNITS[self.unit][1]
+            ret["hist_scale"] = UNITS[self.unit]
         return ret
 
     @property
     def unit(self) -> str:
         """The unit that a histogram is shown in."""
-        return "msecs" if self.milliseconds else "usecs"
+        assert isinstance(self.tool, Histogram)
+        return "msecs" if self.milliseconds else self.tool.units[0]
 
     def ladders_left_out(self, ladders: list[str]) -> set[str]:
         """Return the ladders that no given option enables though some option would."""
-        enabled = {option.enables for option, _ in self.given()}
-        optional = {option.enables for option in self.tool.options if option.enables}
+        enabled = {name for option, _ in self.given() for name in option.enables}
+        optional = {name for option in self.tool.options for name in option.enables}
+        if isinstance(self.tool, Histogram) and self.tool.judges:
+            optional.add(self.tool.judges)
+            if any(self.values[option.dest] is not None for option in _WHO):
+                enabled.add(self.tool.judges)
         return {name for name in ladders if name in optional - enabled}
 
     def columns(self) -> tuple[Column, ...]:

@@ -128,14 +128,6 @@ def _reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def say(line: str) -> None:
-    """Print a line on standard error, whatever it is connected to."""
-    try:
-        os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
-    except OSError:
-        pass  # nobody listens
-
-
 def escape(text: bytes, ascii_only: bool = False) -> str:
     """Return a string of another process as a terminal may show it."""
     out = ffi.new("char[]", 4 * len(text) + 1)

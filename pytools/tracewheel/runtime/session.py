@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,13 +29,13 @@ class Member(NamedTuple):
     section: str
     offset: int
     size: int
-    count: int
+    elements: int
     is_signed: bool
     is_bool: bool
 
     def pack(self, value: Any) -> bytes:
         """Return the value's bytes, whatever the width of the member."""
-        if self.count or isinstance(value, bytes):
+        if self.elements or isinstance(value, bytes):
             raw = bytes(value)
             if len(raw) != self.size:
                 raise BpfError(f"cannot set {self.name}: {len(raw)} bytes for {self.size}")
@@ -90,21 +91,29 @@ def text(pointer: Any) -> str:
     return ffi.string(pointer).decode() if pointer else ""
 
 
+def _sha256(data: bytes) -> str:
+    # CPython's own, where it has one: hashlib brings OpenSSL, 3 MB and 3 ms.
+    for module in ("_sha2", "_sha256", "hashlib"):
+        try:
+            return str(importlib.import_module(module).sha256(data).hexdigest())
+        except ImportError:
+            continue
+    raise AssertionError
+
+
 def read_object(name: str) -> bytes:
     """Return the bytes of a tool's BPF object, which the manifest vouches for."""
-    import hashlib
-
     path = os.path.join(_OBJECTS, f"{name}.bpf.o")
     try:
         with open(path, "rb") as file:
             data = file.read()
         with open(os.path.join(_OBJECTS, "manifest")) as file:
-            digests = dict(reversed(line.split()) for line in file)
+            digests = {name: digest for digest, name in (line.split() for line in file)}
     except OSError as error:
         raise BpfError(
             f"cannot read {error.filename}: {error.strerror}: install tracewheel again"
         ) from None
-    if hashlib.sha256(data).hexdigest() != digests.get(f"{name}.bpf.o"):
+    if _sha256(data) != digests.get(f"{name}.bpf.o"):
         raise BpfError(f"cannot trust {path}: it is damaged: install tracewheel again")
     return data
 
@@ -240,14 +249,21 @@ class Session:
         return self.opened.handle
 
     def _start(self) -> None:
-        """Load and attach the first rungs; only if that fails, find out which rungs hold."""
-        rungs = {what: self._forced.get(what, hows[0]) for what, hows in self.ladders.items()}
+        """Load and attach the rungs that are preferred; where that fails, those that hold."""
+        climbs = {what: self._rungs_to_try(what) for what in self.ladders}
+        rungs = {what: hows[0] for what, hows in climbs.items()}
         error = self._try(rungs)
-        if error:
-            self._reopen()
-            rungs = {what: self._first_that_holds(what) for what in self.ladders}
-            self._reopen()
-            error = self._try(rungs)
+        if error and len(climbs) > 1:
+            # One of them is to blame: try each by itself.
+            rungs = {what: self._first_that_holds(what, hows) for what, hows in climbs.items()}
+            error = self._retry(rungs)
+        elif error:
+            ((ladder, hows),) = climbs.items()
+            for rung in hows[1:]:
+                rungs = {ladder: rung}
+                error = self._retry(rungs)
+                if not error:
+                    break
         if error:
             raise kernel.explain_failure(f"cannot trace with {self.name}", error, self.log)
         self.taken = rungs
@@ -257,26 +273,37 @@ class Session:
             if error:
                 raise BpfError(f"cannot map the ring buffer: {os.strerror(-error)}")
 
-    def _reopen(self) -> None:
-        self.close()
-        self.opened = Opened(self._data)
+    def _rungs_to_try(self, ladder: str) -> list[str]:
+        if ladder in self._forced:
+            return [self._forced[ladder]]
+        rungs = self.ladders[ladder]
+        trampolines = {
+            p.rung
+            for p in self.programs
+            if p.ladder == ladder and p.section.startswith(("fentry/", "fexit/"))
+        }
+        if trampolines and lib.shim_refuses_trampolines():
+            rungs = [rung for rung in rungs if rung not in trampolines] or rungs
+        return rungs
 
-    def _first_that_holds(self, ladder: str) -> str:
+    def _first_that_holds(self, ladder: str, rungs: list[str]) -> str:
         error = 0
-        hows = [self._forced[ladder]] if ladder in self._forced else self.ladders[ladder]
-        for rung in hows:
-            self._reopen()
-            error = self._try({ladder: rung})
+        for rung in rungs:
+            error = self._retry({ladder: rung})
             if not error:
                 return rung
         raise kernel.explain_failure(f"cannot trace {ladder} with {self.name}", error, self.log)
+
+    def _retry(self, rungs: dict[str, str]) -> int:
+        self.close()
+        self.opened = Opened(self._data)
+        return self._try(rungs)
 
     def attempts(self) -> Iterator[Attempt]:
         """Try every rung by itself, for --explain and for the tests."""
         for ladder, rungs in self.ladders.items():
             for rung in rungs:
-                self._reopen()
-                error = self._try({ladder: rung})
+                error = self._retry({ladder: rung})
                 yield Attempt(ladder, rung, self._last_words(error) if error else None)
 
     def _last_words(self, error: int) -> str:

@@ -23,8 +23,8 @@ class Option(NamedTuple):
     metavar: str | None = None
     default: Any = None
     sets: str | Callable[[Any], Mapping[str, Any]] | None = None
-    shows: tuple[str, ...] = ()  # columns that appear with it
-    enables: str = ""  # a ladder that is climbed only with it
+    shows: tuple[str, ...] = ()  # columns, or members of a histogram's key, that appear with it
+    enables: tuple[str, ...] = ()  # ladders that are climbed only with it
     globs: str = ""  # member whose text the argument, a glob, must match
     repeat: bool = False  # may be given again; the values form a tuple
     optional: Any = None  # value when the option is given without argument
@@ -71,17 +71,20 @@ class Stream(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """Distributions, one for each key."""
+    """Distributions: one of all events, or one for each key.
+
+    An option ``shows`` the members of the key by which it tells histograms apart.
+    """
 
     histograms: str  # name of the maps
     title: str  # "block device I/O": what the banner says is traced
     overhead: str
     units: tuple[str, ...] = ("usecs", "msecs")
-    keys: tuple[Column, ...] = ()  # members of the key that tell histograms apart, when shown
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
     short: Mapping[str, str] = {}
     sampled: bool = False
+    judges: str = ""  # ladder that knows who acts: climbed with -p --tid --uid --comm --cgroup
     rungs: Mapping[str, str] = {}
 
 

@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
-from tracewheel.runtime.errors import BpfError
+from tracewheel.runtime.errors import BpfError, say
 from tracewheel.runtime.meaning import MEANINGS, TABLES, Meaning
-from tracewheel.runtime.output import ReaderGone, say
+from tracewheel.runtime.output import ReaderGone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tracewheel.runtime.glob import Glob
-    from tracewheel.runtime.options import Request
     from tracewheel.runtime.output import Output, Stop
     from tracewheel.runtime.session import Member, Session
     from tracewheel.runtime.shapes import Column, Stream
 
-_BATCH = 1 << 20
+_BATCH = 1 << 19
 _PACE_MS = 8  # between reads while records keep coming: a wake-up each would cost more than they do
 _EPIPE, _ESRCH, _ENOKEY, _ENOSPC = -errno.EPIPE, -errno.ESRCH, -errno.ENOKEY, -errno.ENOSPC
+
+
+_new = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class Tables:
@@ -146,7 +148,7 @@ class Reader:
             and meaning_of(member).json
             and (session.request.stack or "stack" not in meaning_of(member).json)
         ]
-        self.buffer = ffi.new("char[]", _BATCH)
+        self.buffer = _new("char[]", _BATCH)
         self._used = ffi.new("size_t *")
         self._globs = [
             (next(m for m in self.members if m.name == name), compiled)
@@ -257,7 +259,8 @@ def iterate(session: Session, tool: Stream) -> Iterator[Any]:
         if not batch and left is not None and left <= 0:
             return
         # In slices: a signal between the check and the wait would else be noticed late.
-        lib.shim_wait(session.handle, -1, -1, -1, 500 if left is None else int(min(left, 0.5) * 1e3))
+        wait_ms = 500 if left is None else int(min(left, 0.5) * 1000)
+        lib.shim_wait(session.handle, -1, -1, -1, wait_ms)
 
 
 class Lines:
@@ -267,7 +270,7 @@ class Lines:
         self._plan = Plan(reader, columns, bool(reader.session.request.json), output.ascii)
         self._reader = reader
         self._output = output
-        self._text = ffi.new("char[]", _BATCH)
+        self._text = _new("char[]", _BATCH)
         self._done = ffi.new("struct shim_rendered *")
         self.rows = self.bad = 0
 
@@ -305,7 +308,7 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
     if not (request.no_header or request.json):
         output.text(header(columns))
     deadline = time.monotonic() + request.duration if request.duration else None
-    target = _target(request)
+    target = kernel.watch_process(request.pid)
     busy = False
     try:
         while not stop.asked:
@@ -331,16 +334,6 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
         if target >= 0:
             os.close(target)
     return {"rows": lines.rows - output.unwritten, "bad": lines.bad}
-
-
-def _target(request: Request) -> int:
-    """Return a descriptor that tells when the process of -p ends, or -1."""
-    if not request.pid:
-        return -1
-    try:
-        return os.pidfd_open(request.pid)
-    except OSError:
-        return -1
 
 
 def _drain(reader: Reader, lines: Lines) -> None:

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Run pytest under every kernel, as many at a time as there are CPUs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from kernels import SUITES
+from machine import HERE, REPOSITORY
+
+# Four kernels, two at a time on two CPUs, are done in 36 minutes at worst.
+TIMEOUT = 18 * 60
+
+
+def main() -> int:
+    """Parse the command line, test, and return 1 if any kernel failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage="./dev vm test [--kernel K] [PYTEST ARGUMENTS]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--kernel", action="append", choices=SUITES, help="may be repeated")
+    options, pytest_arguments = parser.parse_known_args()
+    kernels = options.kernel or list(SUITES)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        results = list(pool.map(lambda kernel: test(kernel, pytest_arguments), kernels))
+    for kernel, (status, closing) in zip(kernels, results):
+        print(f"Linux {kernel}: {'passed' if status == 0 else f'FAILED ({status})'}\n{closing}")
+    return int(any(status for status, _ in results))
+
+
+def test(kernel: str, pytest_arguments: list[str]) -> tuple[int, str]:
+    """Return pytest's exit status and closing line, showing each line as it comes."""
+    command = [
+        *(sys.executable, "-B", str(HERE / "machine.py")),
+        *("--kernel", kernel, "--timeout", str(TIMEOUT), "--"),
+        *(".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", *pytest_arguments),
+    ]
+    closing = ""
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as machine:
+        assert machine.stdout
+        for line in machine.stdout:
+            print(f"[{kernel}] {line}", end="", flush=True)
+            if line.startswith("="):
+                closing = line.rstrip()
+    return machine.returncode, closing
+
+
+if __name__ == "__main__":
+    sys.exit(main())
