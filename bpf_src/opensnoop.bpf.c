@@ -146,27 +146,7 @@ int BPF_PROG(open__fexit, int dirfd, const char *pathname, struct open_how *how,
 	return opened(ctx, dirfd, pathname, NULL, how->flags, how->mode, (int)ret);
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(open__tp_btf, struct pt_regs *regs, long ret)
-{
-	struct syscall call = { .number = __syscall_number(regs, READ_DIRECTLY) };
-
-	if (!is_open(&call))
-		return 0;
-	__syscall_read(&call, regs, READ_DIRECTLY);
-	return open_returned(ctx, &call, ret);
-}
-
-SEC("raw_tp/sys_exit")
-int BPF_PROG(open__raw_tp, struct pt_regs *regs, long ret)
-{
-	struct syscall call = { .number = __syscall_number(regs, READ_BY_PROBE) };
-
-	if (!is_open(&call))
-		return 0;
-	__syscall_read(&call, regs, READ_BY_PROBE);
-	return open_returned(ctx, &call, ret);
-}
+ON_SYSCALL_EXIT(open, is_open, open_returned)
 
 /* --all: what open__* does not see, because no open syscall is under way in this task. */
 static __always_inline int opened_within(void *ctx, int dirfd, struct filename *name,

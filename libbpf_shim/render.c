@@ -18,7 +18,7 @@ struct part { /* struct ev_part of bpf_src/include/record.bpf.h */
 	uint32_t at;
 	uint16_t length, state;
 };
-enum { WHOLE, CUT, UNREADABLE };
+enum { WHOLE, CUT, UNREADABLE, ABSENT };
 
 static void put(struct text *out, const char *bytes, size_t length)
 {
@@ -169,7 +169,23 @@ static bool is_utf8(const char *text, size_t length)
 	return true;
 }
 
-/* The inside of a JSON string; a byte that is no UTF-8 becomes U+FFFD. */
+/* The code point as JSON escapes it: one or two UTF-16 units. */
+static void put_json_escape(struct text *out, uint32_t point)
+{
+	char buffer[16];
+
+	if (point < 0x10000)
+		snprintf(buffer, sizeof(buffer), "\\u%04x", point);
+	else
+		snprintf(buffer, sizeof(buffer), "\\u%04x\\u%04x", 0xd7c0 + (point >> 10),
+			 0xdc00 + (point & 0x3ff));
+	put_string(out, buffer);
+}
+
+/*
+ * The inside of a JSON string; a byte that is no UTF-8 becomes U+FFFD. JSON reaches terminals too,
+ * and readers that take U+2028 for the end of a line: what is not printable is escaped.
+ */
 static void put_json(struct text *out, const char *text, size_t length)
 {
 	const unsigned char *at = (const unsigned char *)text, *end = at + length;
@@ -185,16 +201,16 @@ static void put_json(struct text *out, const char *text, size_t length)
 		if (at == end)
 			break;
 		size = decode(at, end - at, &point);
-		if (size > 1) {
-			put(out, (const char *)at, size);
-		} else if (!size) {
+		if (!size) {
 			put_string(out, "\xef\xbf\xbd");
 			size = 1;
 		} else if (*at == '"' || *at == '\\') {
 			put_char(out, '\\');
 			put_char(out, *at);
+		} else if (size > 1 && is_printable(point)) {
+			put(out, (const char *)at, size);
 		} else {
-			put_hex_byte(out, "\\u00", *at);
+			put_json_escape(out, point);
 		}
 		at += size;
 	}
@@ -402,6 +418,21 @@ static void put_flags(struct text *out, const struct shim_table *table, uint64_t
 		put_string(out, table->count && !table->keys[0] ? table->texts[0] : "0");
 }
 
+static void put_quoted(struct text *out, const char *text, size_t length, bool ascii)
+{
+	const char *quote;
+
+	put_char(out, '"');
+	while ((quote = memchr(text, '"', length))) {
+		put_escaped(out, text, quote - text, ascii);
+		put_string(out, "\\\"");
+		length -= quote + 1 - text;
+		text = quote + 1;
+	}
+	put_escaped(out, text, length, ascii);
+	put_char(out, '"');
+}
+
 /* A list of texts, each ended by NUL: separated by blanks, or a JSON array. */
 static void put_args(struct text *out, const struct shim_column *column, const char *args,
 		     const struct part *part, const struct record *record)
@@ -422,10 +453,9 @@ static void put_args(struct text *out, const struct shim_column *column, const c
 			put_json(out, args, length);
 			put_char(out, '"');
 			whole = whole && is_utf8(args, length);
-		} else if (column->number && (memchr(args, ' ', length) || !length)) {
-			put_char(out, '"');
-			put_escaped(out, args, length, record->plan->ascii);
-			put_char(out, '"');
+		} else if (column->number && (memchr(args, ' ', length) ||
+					      memchr(args, '"', length) || !length)) {
+			put_quoted(out, args, length, record->plan->ascii);
 		} else {
 			put_escaped(out, args, length, record->plan->ascii);
 		}
@@ -482,8 +512,8 @@ static void put_part(struct text *out, const struct record *record,
 		put_stack(out, column, bytes, &part, record);
 		return;
 	}
-	if (part.state == UNREADABLE) {
-		put_string(out, json ? "null" : "?");
+	if (part.state == UNREADABLE || part.state == ABSENT) {
+		put_string(out, json ? "null" : part.state == ABSENT ? "-" : "?");
 		return;
 	}
 	if (column->kind == SHIM_ARGS) {
@@ -512,7 +542,9 @@ static void put_part(struct text *out, const struct record *record,
 		put_key(out, column->name, "_truncated");
 		put_string(out, "true");
 	} else if (cut) {
-		put_string(out, "...");
+		/* Between two arguments, or in the middle of a text. */
+		put_string(out, column->kind == SHIM_ARGS && length && !bytes[length - 1] ? " ..." :
+											    "...");
 	}
 }
 
@@ -572,7 +604,9 @@ static int put_value(struct text *out, const struct record *record,
 		value = signed_at(record, column);
 		name = value > 0 && (value & 0x7f) ? text_of(table, value & 0x7f) : NULL;
 		if (value < 0)
-			put_char(out, '-');
+			put_string(out, plan->as_json ? "null" : "-");
+		else if (plan->as_json)
+			put_decimal(out, value, 1);
 		else if (name)
 			put_string(out, name);
 		else
@@ -589,7 +623,12 @@ static int put_value(struct text *out, const struct record *record,
 		put_signed(out, (int64_t)number_at(record, column) + plan->to_epoch);
 		break;
 	case SHIM_SPAN:
-		put_fraction(out, number_at(record, column), column->number, 3);
+		if (number_at(record, column) == UINT64_MAX)
+			put_string(out, plan->as_json ? "null" : "-");
+		else if (plan->as_json)
+			put_decimal(out, number_at(record, column), 1);
+		else
+			put_fraction(out, number_at(record, column), column->number, 3);
 		break;
 	case SHIM_CHARS: {
 		const char *chars = record->bytes + column->offset;

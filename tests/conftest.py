@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tracewheel.runtime import cli
+from tracewheel.runtime.shapes import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -156,9 +158,13 @@ def rungs_of() -> Any:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Repeat a test that asks for tool_name for each tool."""
+    """Repeat a test that asks for tool_name, or stream_name, for each tool, or Stream."""
+    names = cli.tool_names()
     if "tool_name" in metafunc.fixturenames:
-        metafunc.parametrize("tool_name", cli.tool_names())
+        metafunc.parametrize("tool_name", names)
+    if "stream_name" in metafunc.fixturenames:
+        streams = [name for name in names if isinstance(cli.load_tool(name)[0], Stream)]
+        metafunc.parametrize("stream_name", streams)
 
 
 def wait_until(claim: Callable[[], Any]) -> None:
@@ -204,6 +210,36 @@ class Kernel:
 def kernel() -> Kernel:
     """Give the view of the kernel's BPF objects."""
     return Kernel()
+
+
+def unescape_text(shown: str) -> bytes:
+    """Return the bytes of which a table shows an escaped text."""
+    letters = {"n": b"\n", "t": b"\t", "r": b"\r", "\\": b"\\"}
+
+    def one(found: re.Match[bytes]) -> bytes:
+        what = found[1].decode()
+        return letters[what] if what in letters else bytes.fromhex(what[1:])
+
+    return re.sub(rb"\\(\\|n|t|r|x[0-9a-f]{2})", one, shown.encode())
+
+
+@pytest.fixture(scope="session")
+def unescape() -> Callable[[str], bytes]:
+    """Give the function that undoes the escaping of tables."""
+    return unescape_text
+
+
+def bytes_in_json(record: dict[str, Any], name: str) -> bytes:
+    """Return the bytes of a text in a JSON record, also where they are no UTF-8."""
+    if f"{name}_b64" in record:
+        return base64.b64decode(record[f"{name}_b64"], validate=True)
+    return os.fsencode(record[name])
+
+
+@pytest.fixture(scope="session")
+def bytes_in() -> Callable[[dict[str, Any], str], bytes]:
+    """Give the function that reads a text of a JSON record."""
+    return bytes_in_json
 
 
 @pytest.fixture

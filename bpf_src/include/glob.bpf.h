@@ -11,7 +11,9 @@
 
 #define GLOB_STATES 64
 #define GLOB_CLASSES 32
+#ifndef GLOB_MOST
 #define GLOB_MOST 512
+#endif
 
 const volatile bool glob_wanted;
 const volatile __u8 glob_classes[256];
@@ -28,6 +30,8 @@ static __always_inline bool glob_filtered_out(const char *text, __u32 length)
 		if (i >= length)
 			break;
 		state = state * GLOB_CLASSES + (glob_classes[(__u8)text[i]] & (GLOB_CLASSES - 1));
+		/* Keeps the mask below, for a verifier that follows no OR with a variable. */
+		barrier_var(state);
 		state = glob_next[state & (GLOB_STATES * GLOB_CLASSES - 1)] & (GLOB_STATES - 1);
 	}
 	return !glob_accepts[state];

@@ -24,14 +24,14 @@
 		if (error && error != -17)                                                     \
 			__sync_fetch_and_add(&name##_lost, 1);                                 \
 	}                                                                                      \
-	static __always_inline bool name##_end(const key_type *key, value_type *ret)           \
+	static __always_inline __maybe_unused bool name##_end(const key_type *key, value_type *ret)           \
 	{                                                                                      \
 		value_type *value = bpf_map_lookup_elem(&name, key);                           \
 		if (!value)                                                                    \
 			return false;                                                          \
 		*ret = *value;                                                                 \
-		bpf_map_delete_elem(&name, key);                                               \
-		return true;                                                                   \
+		/* Of two that end it at the same time only one deletes it. */                 \
+		return !bpf_map_delete_elem(&name, key);                                       \
 	}
 
 #define pair_begin(name, key, value, flags) name##_begin(key, value, flags)

@@ -17,8 +17,11 @@
 #define TEXT_MOST 4097 /* bytes that one text may take, its NUL included: PATH_MAX and one more */
 #define COMM_LEN 16
 #define EV_NO_RESULT __INT64_MAX__
+#define EV_NO_DURATION __UINT64_MAX__
+#define EV_NO_EXIT -1
+#define __maybe_unused __attribute__((unused))
 
-enum ev_state { EV_WHOLE, EV_CUT, EV_UNREADABLE };
+enum ev_state { EV_WHOLE, EV_CUT, EV_UNREADABLE, EV_ABSENT };
 
 struct ev_part {
 	__u32 at; /* from the start of the tail */
@@ -28,9 +31,9 @@ struct ev_part {
 
 /* The typedefs are what user space goes by; the name of the type says how a member is shown. */
 typedef __u64 ev_time;		/* CLOCK_BOOTTIME, ns */
-typedef __u64 ev_duration;	/* ns */
+typedef __u64 ev_duration;	/* ns, or EV_NO_DURATION */
 typedef __s64 ev_ret;		/* a result, a negative errno, or EV_NO_RESULT */
-typedef __s32 ev_exit;		/* a wait status, negative: none yet */
+typedef __s32 ev_exit;		/* a wait status, or EV_NO_EXIT */
 typedef __u32 ev_uid;
 typedef __u32 ev_dev;		/* major << 20 | minor */
 typedef __u32 ev_operation;	/* of a block request: enum req_op */
@@ -91,7 +94,7 @@ typedef struct ev_part ev_user_stack;
 			__sync_fetch_and_add(&ring##_lost, 1);                                 \
 		draft->busy = 0;                                                               \
 	}                                                                                      \
-	static __always_inline void ring##_discard(struct ring##_draft *draft)                 \
+	static __always_inline __maybe_unused void ring##_discard(struct ring##_draft *draft)  \
 	{                                                                                      \
 		draft->busy = 0;                                                               \
 	}
@@ -145,6 +148,8 @@ typedef struct ev_part ev_user_stack;
 		(ret)->state = EV_WHOLE;                                                       \
 	})
 #define finish_part(draft, ret) ((ret)->length = (draft)->used - (ret)->at)
+/* There is none, or it was not asked for. */
+#define no_part(ret) (*(ret) = (struct ev_part){ .state = EV_ABSENT })
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

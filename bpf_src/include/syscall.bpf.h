@@ -103,4 +103,28 @@ static __always_inline struct pt_regs *current_registers(void)
 		__x;                                                                           \
 	})
 
+/*
+ * The rungs of a ladder that sees system calls return: WANTED(struct syscall *) judges by number
+ * and tells compat, RETURNED(ctx, const struct syscall *, ret) does the rest.
+ */
+#define ON_SYSCALL_EXIT(ladder, wanted, returned)                                              \
+	SEC("tp_btf/sys_exit")                                                                 \
+	int BPF_PROG(ladder##__tp_btf, struct pt_regs *regs, long ret)                         \
+	{                                                                                      \
+		struct syscall call = { .number = __syscall_number(regs, READ_DIRECTLY) };     \
+		if (!wanted(&call))                                                            \
+			return 0;                                                              \
+		__syscall_read(&call, regs, READ_DIRECTLY);                                    \
+		return returned(ctx, &call, ret);                                              \
+	}                                                                                      \
+	SEC("raw_tp/sys_exit")                                                                 \
+	int BPF_PROG(ladder##__raw_tp, struct pt_regs *regs, long ret)                         \
+	{                                                                                      \
+		struct syscall call = { .number = __syscall_number(regs, READ_BY_PROBE) };     \
+		if (!wanted(&call))                                                            \
+			return 0;                                                              \
+		__syscall_read(&call, regs, READ_BY_PROBE);                                    \
+		return returned(ctx, &call, ret);                                              \
+	}
+
 #endif

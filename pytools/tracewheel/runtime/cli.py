@@ -157,20 +157,17 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
                     say(f"{name}: {ladder} by {rung}: {note}")
             try:
                 counts = run(tracing, tool, out, stop)
+                _conclude(name, request, tracing, out, counts)
             except output.ReaderGone:
                 return 0
-            _conclude(name, request, tracing, out, counts)
     return 0
 
 
 def _conclude(name: str, request: Any, tracing: Any, out: Any, counts: dict[str, int]) -> None:
     """Say how many there were and how many were lost."""
     losses = tracing.losses()
-    if out.unwritten:
-        losses["output"] = out.unwritten
-    if counts.get("bad"):
-        losses["bad records"] = counts["bad"]
-    what, seen = next(iter(counts.items()))
+    (what, seen), *others = counts.items()
+    losses.update((cause, count) for cause, count in others if count)
     lost = sum(losses.values())
     if request.json:
         import json

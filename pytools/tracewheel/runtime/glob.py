@@ -12,7 +12,7 @@ from tracewheel.runtime.errors import UsageError
 STATES, CLASSES = 64, 32  # GLOB_STATES, GLOB_CLASSES of glob.bpf.h
 
 _ANY = frozenset(range(256))
-_SLASH = ord("/")
+_SLASH, _BLANK = b"/ "
 
 
 class Glob(NamedTuple):
@@ -23,7 +23,8 @@ class Glob(NamedTuple):
     variables: dict[str, object]
 
     def matches(self, text: bytes) -> bool:
-        """Tell whether a path matches."""
+        """Tell whether a path matches, or a list of arguments, in which NUL counts as a blank."""
+        text = text.removesuffix(b"\0").replace(b"\0", b" ")
         return bool(self.regex.match(text.rpartition(b"/")[2] if self.base_name else text))
 
 
@@ -110,9 +111,10 @@ def _classes(steps: list[tuple[frozenset[int], bool]]) -> tuple[bytes, list[int]
     members: list[int] = []
     classes = bytearray(256)
     for byte in range(256):
-        signature = (byte == _SLASH, *(byte in step[0] for step in steps))
+        counts_as = byte or _BLANK
+        signature = (byte == _SLASH, *(counts_as in step[0] for step in steps))
         if signature not in seen:
             seen[signature] = len(members)
-            members.append(byte)
+            members.append(counts_as)
         classes[byte] = seen[signature] % 256
     return bytes(classes), members

@@ -126,7 +126,7 @@ class Histogram(NamedTuple):
 
 
 def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{round(value, 3):.3g}"
 
 
 class Distributions:

@@ -23,9 +23,9 @@ class Meaning(NamedTuple):
 # Types of record.bpf.h. Any other integer is shown as a plain number.
 MEANINGS = {
     "ev_time": Meaning("seconds", "epoch"),
-    "ev_duration": Meaning("span", "unsigned", 1_000_000),
+    "ev_duration": Meaning("span", "span", 1_000_000),
     "ev_ret": Meaning("result", "result"),
-    "ev_exit": Meaning("exit", "signed"),
+    "ev_exit": Meaning("exit", "exit"),
     "ev_uid": Meaning("unsigned", "unsigned"),
     "ev_dev": Meaning("disk", "disk"),
     "ev_operation": Meaning("operation", "operation"),

@@ -133,7 +133,7 @@ class Request:
 
     def _compile_globs(self) -> list[tuple[str, glob.Glob]]:
         globs = [
-            (option.globs, glob.compile_glob(value, whole=option.dest == "path"))
+            (option.globs, glob.compile_glob(value, whole=option.dest != "name"))
             for option, value in self.given()
             if option.globs
         ]
@@ -175,7 +175,11 @@ class Request:
     def columns(self) -> tuple[Column, ...]:
         """Return the columns to show."""
         assert isinstance(self.tool, Stream)
-        every = columns_of(self.tool)
+        numbers = {option.renumbers: int(v) for option, v in self.given() if option.renumbers}
+        every = tuple(
+            column._replace(number=numbers.get(column.header, column.number))
+            for column in columns_of(self.tool)
+        )
         if self.values.get("columns"):
             names = {column.name: column for column in every if column.header != "TIME(s)"}
             names["seconds"] = every[0]

@@ -48,11 +48,12 @@ class Stop:
 
 
 class Output:
-    """Standard output or a file. ``unwritten`` counts the rows that it would not take."""
+    """Standard output or a file."""
 
     def __init__(self, path: str | None, stop: Stop) -> None:
         self._stop = stop
-        self.unwritten = 0
+        self._deadline: float | None = None  # once a stop is asked for
+        self._gave_up = False
         try:
             self.fd = (
                 1
@@ -64,17 +65,19 @@ class Output:
             raise BpfError(f"cannot write {path or 'output'}: {_reason(error)}") from None
         self._file = stat.S_ISREG(mode)
         self.watched = self.fd if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else -1
-        encoding = (sys.stdout.encoding if sys.stdout else None) or "ascii"
-        self.ascii = encoding.lower().replace("-", "") != "utf8"
+        self.ascii = _speaks_ascii()
 
-    def write(self, rows: Any) -> None:
-        """Write whole lines, or raise BpfError or ReaderGone; after Ctrl-C give up in time."""
+    def write(self, rows: Any) -> int:
+        """Write whole lines; after Ctrl-C give up in time and return how many were left over.
+
+        Raises BpfError or ReaderGone.
+        """
         view = memoryview(rows)
         try:
             if self._file:
                 self._write_file(view)
-            else:
-                self._write_stream(view)
+                return 0
+            return count_rows(bytes(view[self._write_stream(view) :]))
         except BrokenPipeError:
             raise ReaderGone from None
         except OSError as error:
@@ -99,29 +102,36 @@ class Output:
             tail = file.read(1 << 16)
         os.ftruncate(self.fd, size - len(tail) + tail.rfind(b"\n") + 1)
 
-    def _write_stream(self, view: memoryview) -> None:
+    def _write_stream(self, view: memoryview) -> int:
         data = ffi.from_buffer(view)
         wrote = ffi.new("size_t *")
         at = 0
-        deadline = None
-        while at < len(view):
-            if self._stop.asked and deadline is None:
-                deadline = time.monotonic() + _REPORT_MS / 1000
-            left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
-            wake = self._stop.wake if deadline is None else -1
+        while at < len(view) and not self._gave_up:
+            if self._stop.asked and self._deadline is None:
+                self._deadline = time.monotonic() + _REPORT_MS / 1000
+            left, wake = -1, self._stop.wake
+            if self._deadline is not None:
+                left, wake = max(0, int((self._deadline - time.monotonic()) * 1000)), -1
             error = lib.shim_write(self.fd, data + at, len(view) - at, wake, left, wrote)
             at += wrote[0]
-            if error == -errno.ETIME:
-                self.unwritten += count_rows(bytes(view[at:]))
-                return
-            if error and error != -errno.EINTR:
+            # For good: what came behind half a line would be no line.
+            self._gave_up = error == -errno.ETIME
+            if error not in (0, -errno.EINTR, -errno.ETIME):
                 raise OSError(-error, os.strerror(-error))
+        return at
 
 
 def count_rows(text: bytes) -> int:
-    """Count rows: lines, but for the indented ones of a stack."""
-    lines = text.splitlines(keepends=True)
-    return sum(1 for line in lines if not line.startswith(b"    "))
+    """Count the ends of rows: of lines that no indented line of a stack follows."""
+    return text.count(b"\n") - text.count(b"\n    ")
+
+
+def _speaks_ascii() -> bool:
+    """Tell whether the locale asks for ASCII; Python would take C for UTF-8."""
+    encoding = (sys.stdout.encoding if sys.stdout else None) or "ascii"
+    chosen = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    locale = next(filter(None, chosen), "")
+    return encoding.lower().replace("-", "") != "utf8" or locale in ("C", "POSIX")
 
 
 def _reason(error: Exception) -> str:

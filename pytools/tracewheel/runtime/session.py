@@ -236,6 +236,10 @@ class Session:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def detach(self) -> None:
+        """End the tracing; what was seen and lost until now can still be read."""
+        lib.shim_detach(self.handle)
+
     def close(self) -> None:
         """Detach and unload everything; may be called again."""
         if self.opened:

@@ -25,6 +25,7 @@ class Option(NamedTuple):
     sets: str | Callable[[Any], Mapping[str, Any]] | None = None
     shows: tuple[str, ...] = ()  # columns, or members of a histogram's key, that appear with it
     enables: tuple[str, ...] = ()  # ladders that are climbed only with it
+    renumbers: str = ""  # column whose number it sets
     globs: str = ""  # member whose text the argument, a glob, must match
     repeat: bool = False  # may be given again; the values form a tuple
     optional: Any = None  # value when the option is given without argument

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from tracewheel.runtime.shapes import Column, Stream
 
 _BATCH = 1 << 19
-_PACE_MS = 8  # between reads while records keep coming: a wake-up each would cost more than they do
+# Between reads while records keep coming, few or many: a wake-up each would cost more than they
+# do, but a full ring would lose them.
+_PACE_MS, _HURRY_MS, _MANY = 8, 2, _BATCH // 4
+_UNREADABLE, _ABSENT = 2, 3  # of enum ev_state in record.bpf.h
+_NONE = {"result": 2**63 - 1, "span": 2**64 - 1, "exit": -1}  # EV_NO_RESULT and its like
 _EPIPE, _ESRCH, _ENOKEY, _ENOSPC = -errno.EPIPE, -errno.ESRCH, -errno.ENOKEY, -errno.ENOSPC
 
 
@@ -156,14 +160,18 @@ class Reader:
         ]
 
     def read(self) -> int:
-        """Fill the buffer, return how many bytes of it are used."""
-        error = lib.shim_read(self.session.handle, self.buffer, _BATCH, self._used)
-        if error:
-            raise BpfError(f"cannot read the ring buffer: {os.strerror(-error)}")
-        used: int = self._used[0]
-        for member, compiled in self._globs:
-            used = self._keep(used, member, compiled)
-        return used
+        """Fill the buffer, return how many bytes of it are used; 0: the ring is empty."""
+        while True:
+            error = lib.shim_read(self.session.handle, self.buffer, _BATCH, self._used)
+            if error:
+                raise BpfError(f"cannot read the ring buffer: {os.strerror(-error)}")
+            used: int = self._used[0]
+            if not used:
+                return 0
+            for member, compiled in self._globs:
+                used = self._keep(used, member, compiled)
+            if used:
+                return used
 
     def records(self, used: int) -> Iterator[memoryview]:
         """Return the records of the buffer."""
@@ -179,18 +187,30 @@ class Reader:
         kept = b"".join(
             len(record).to_bytes(8, "little") + bytes(record) + b"\0" * (-len(record) % 8)
             for record in self.records(used)
-            if compiled.matches(part_of(record, member, self.size)[0])
+            if self._matches(record, member, compiled)
         )
         ffi.buffer(self.buffer, len(kept))[:] = kept
         return len(kept)
 
+    def _matches(self, record: memoryview, member: Member, compiled: Glob) -> bool:
+        """Tell whether a record's text matches, or is absent: then another record's did."""
+        if meaning_of(member).json == "chars":
+            return compiled.matches(chars_of(record, member))
+        text, state = part_of(record, member, self.size)
+        return state == _ABSENT or compiled.matches(text)
+
 
 def part_of(record: memoryview, member: Member, size: int) -> tuple[bytes, int]:
-    """Return the bytes of a struct ev_part and its state: 0 whole, 1 cut, 2 unreadable."""
+    """Return the bytes of a struct ev_part and its state, of enum ev_state."""
     at = int.from_bytes(record[member.offset : member.offset + 4], "little")
     length = int.from_bytes(record[member.offset + 4 : member.offset + 6], "little")
     state = int.from_bytes(record[member.offset + 6 : member.offset + 8], "little")
     return bytes(record[size + at : size + at + length]), state
+
+
+def chars_of(record: memoryview, member: Member) -> bytes:
+    """Return the bytes of a char array, up to a NUL."""
+    return bytes(record[member.offset : member.offset + member.size]).split(b"\0")[0]
 
 
 def decode(record: memoryview, members: list[Member], size: int, to_epoch: int) -> dict[str, Any]:
@@ -203,17 +223,18 @@ def decode(record: memoryview, members: list[Member], size: int, to_epoch: int) 
             data, state = part_of(record, member, size)
             value = _decode_part(kind, data, state)
             if kind == "path" and value is not None and not value.startswith("/"):
-                value = ret.get("dir", "") + value
+                value = ret.get("dir", "") + value if value else ret.get("dir", "")[:-1]
         elif member.meaning == "ev_dir":
             data, state = part_of(record, member, size)
             names = data.split(b"\0")[-2::-1]
             value = "".join("/" + os.fsdecode(name) for name in names) + "/" if names else ""
         elif kind == "chars":
-            raw = bytes(record[member.offset : member.offset + member.size])
-            value = os.fsdecode(raw.split(b"\0")[0])
+            value = os.fsdecode(chars_of(record, member))
         else:
             value = member.unpack(record)
-            if kind == "epoch":
+            if value == _NONE.get(kind):
+                value = None
+            elif kind == "epoch":
                 value += to_epoch
             elif kind == "disk":
                 value = TABLES["disk"][1].find(value)
@@ -226,7 +247,7 @@ def _decode_part(kind: str, data: bytes, state: int) -> Any:
     if kind.endswith("stack"):
         addresses = [int.from_bytes(data[i : i + 8], "little") for i in range(0, len(data), 8)]
         return [symbol(a) if kind == "stack" else hex(a) for a in addresses]
-    if state == 2:
+    if state in (_UNREADABLE, _ABSENT):
         return None
     if kind == "args":
         return [os.fsdecode(arg) for arg in data.removesuffix(b"\0").split(b"\0")]
@@ -249,18 +270,22 @@ def iterate(session: Session, tool: Stream) -> Iterator[Any]:
     to_epoch = kernel.boot_to_epoch_ns()
     duration = session.request.duration
     deadline = time.monotonic() + duration if duration else None
+    over = False
     while True:
         used = reader.read()
         batch = [bytes(record) for record in reader.records(used)]
         for record in batch:
             values = decode(memoryview(record), reader.members, reader.size, to_epoch)
             yield record_type(*(values[name] for name in names))
-        left = None if deadline is None else deadline - time.monotonic()
-        if not batch and left is not None and left <= 0:
+        if over and not batch:
             return
+        left = 0.5 if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            over = True
+            session.detach()
+            continue
         # In slices: a signal between the check and the wait would else be noticed late.
-        wait_ms = 500 if left is None else int(min(left, 0.5) * 1000)
-        lib.shim_wait(session.handle, -1, -1, -1, wait_ms)
+        lib.shim_wait(session.handle, -1, -1, -1, int(min(left, 0.5) * 1000))
 
 
 class Lines:
@@ -272,7 +297,7 @@ class Lines:
         self._output = output
         self._text = _new("char[]", _BATCH)
         self._done = ffi.new("struct shim_rendered *")
-        self.rows = self.bad = 0
+        self.rows = self.bad = self.unwritten = 0
 
     def render(self, used: int) -> None:
         """Write a row for each record of the reader's buffer."""
@@ -288,7 +313,7 @@ class Lines:
             self.rows += done.records
             self.bad += done.bad
             if done.produced:
-                self._output.write(ffi.buffer(self._text, done.produced))
+                self.unwritten += self._output.write(ffi.buffer(self._text, done.produced))
             if error == _ENOKEY:
                 self._plan.find_name(done.table, done.key)
 
@@ -309,16 +334,16 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
         output.text(header(columns))
     deadline = time.monotonic() + request.duration if request.duration else None
     target = kernel.watch_process(request.pid)
-    busy = False
+    pace = 0  # idle: the ring wakes us
     try:
         while not stop.asked:
             left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
-            ring = session.handle
-            if busy:  # wait for the pace, not for the ring
-                ring, left = ffi.NULL, _PACE_MS if left < 0 else min(left, _PACE_MS)
+            ring = ffi.NULL if pace else session.handle
+            if pace:
+                left = pace if left < 0 else min(left, pace)
             status = lib.shim_wait(ring, stop.wake, output.watched, target, left)
             used = reader.read()
-            busy = used > 0
+            pace = 0 if not used else _HURRY_MS if used > _MANY else _PACE_MS
             while used:
                 lines.render(used)
                 used = reader.read() if used > _BATCH // 2 and not stop.asked else 0
@@ -329,18 +354,14 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 break
-        _drain(reader, lines)
+        session.detach()
+        while used := reader.read():
+            lines.render(used)
     finally:
         if target >= 0:
             os.close(target)
-    return {"rows": lines.rows - output.unwritten, "bad": lines.bad}
-
-
-def _drain(reader: Reader, lines: Lines) -> None:
-    """Render what happened up to now, and no more: the ring's size bounds it."""
-    used = reader.read()
-    rounds = 0
-    while used and rounds < 64:
-        lines.render(used)
-        rounds += 1
-        used = reader.read()
+    return {
+        "rows": lines.rows - lines.unwritten,
+        "bad records": lines.bad,
+        "output": lines.unwritten,
+    }

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is measured: each function takes one sample of one maker's opensnoop."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from .peers import Command, Peers
+from .session import BUILD, Session, Usage
+
+OURS, LIBBPF, BPFTRACE, BCC = "tracewheel", "libbpf-tools", "bpftrace", "bcc"
+ROOT = Path(__file__).resolve().parents[1]
+CPUS = sorted(os.sched_getaffinity(0))
+_STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a run works with, and the samples it has taken: metric, maker, values."""
+
+    peers: Peers
+    opensnoops: Mapping[str, Command]  # or what shows opens, for bcc
+    binaries: Path
+    opens: int
+    idle_seconds: float
+    samples: defaultdict[str, defaultdict[str, list[float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+
+    def note(self, maker: str, **values: float) -> None:
+        """Add one sample to each named metric."""
+        for metric, value in values.items():
+            self.samples[metric][maker].append(value)
+
+    def session(self, maker: str, *arguments: str, pipe: bool = False) -> Session:
+        """Start the opensnoop of a maker."""
+        command = self.opensnoops[maker]
+        extended = Command((*command.argv, *arguments), command.environment)
+        return Session(maker, extended, pipe=pipe)
+
+
+def start(bench: Bench, maker: str) -> Usage:
+    """Start, see one event, stop."""
+    with bench.session(maker) as session:
+        attached = session.prove() - session.started
+        usage = session.stop()
+    bench.note(maker, attach_ms=attached * 1e3, exit_ms=usage.exit_seconds * 1e3)
+    return usage
+
+
+def storm(bench: Bench, maker: str) -> None:
+    """Load one CPU with opens, and with a call that nobody traces."""
+    alone = _call("open", bench.opens, CPUS[-1:])
+    idle = start(bench, maker)
+    with bench.session(maker) as session:
+        session.prove()
+        untraced = _call("getppid", bench.opens * 5, CPUS[-1:])
+        opened = _call("open", bench.opens, CPUS[-1:])
+        session.prove()
+        # Not ru_maxrss, which counts the memory of the parent before exec, too.
+        status = Path(f"/proc/{session.process.pid}/status").read_text()
+        usage = session.stop()
+    shown = _count_rows(session, opened)
+    bench.note(
+        maker,
+        shown_percent=shown / opened.count * 100,
+        lost=usage.lost,
+        untold=_untold(opened.count, shown, usage.lost),
+        cpu_us=(usage.cpu_seconds - idle.cpu_seconds) * 1e6 / max(shown, 1),
+        slower_percent=(opened.nanoseconds / alone.nanoseconds - 1) * 100,
+        getppid_ns=untraced.nanoseconds / untraced.count,
+        peak_mb=int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) / 1e3,
+    )
+
+
+def pair(bench: Bench, maker: str) -> None:
+    """Load two CPUs with opens."""
+    with bench.session(maker) as session:
+        session.prove()
+        opened = _call("open", bench.opens, (CPUS * 2)[:2])
+        session.prove()
+        lost = session.stop().lost
+    untold = _untold(opened.count, _count_rows(session, opened), lost)
+    bench.note(maker, pair_lost=lost, pair_untold=untold)
+
+
+def kernel(bench: Bench, maker: str) -> None:
+    """Let the kernel time the tool's programs during opens."""
+    with _statistics():
+        others = _run_times(bench.peers)
+        with bench.session(maker) as session:
+            session.prove()
+            before = _run_times(bench.peers)
+            opened = _call("open", bench.opens, CPUS[-1:])
+            after = _run_times(bench.peers)
+            session.stop()
+    own = before.keys() & after - others.keys()
+    bench.note(maker, bpf_ns=sum(after[id] - before[id] for id in own) / opened.count)
+
+
+def idle(bench: Bench, maker: str) -> None:
+    """Look at a tool that has nothing to show."""
+    own = () if maker == BPFTRACE else ("-p", str(os.getpid()))
+    with ExitStack() as files:
+        session = files.enter_context(bench.session(maker, *own))
+        session.prove()
+        # Opened once, read twice: the second reading makes no event of its own.
+        process = Path(f"/proc/{session.process.pid}")
+        stat = files.enter_context((process / "stat").open())
+        threads = [files.enter_context(path.open()) for path in process.glob("task/*/status")]
+        session.show_one()
+        time.sleep(1)  # A reader that was just busy may wake a few times more.
+        before = _activity(stat, threads)
+        time.sleep(bench.idle_seconds)
+        after = _activity(stat, threads)
+    percent = (after[0] - before[0]) / bench.idle_seconds * 100
+    bench.note(maker, idle_percent=percent, wake_ups=after[1] - before[1])
+
+
+def event(bench: Bench, maker: str) -> None:
+    """Show one event at a time on a pipe."""
+    with bench.session(maker, pipe=True) as session:
+        session.prove()
+        for _ in range(20):
+            time.sleep(0.05)
+            shown = session.show_one()
+            bench.note(maker, event_ms=shown * 1e3)
+            if shown == math.inf:
+                break
+
+
+def count_lines() -> int:
+    """Count the lines of runtime and shim that are neither blank nor comment."""
+    runtime = (ROOT / "pytools/tracewheel/runtime").glob("*.py")
+    shim = (path for path in (ROOT / "libbpf_shim").glob("*") if path.suffix in (".c", ".h", ".py"))
+    count = 0
+    for path in (*runtime, *shim):
+        text, mark = path.read_text(), "#"
+        if path.suffix != ".py":
+            text, mark = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL), "//"
+        lines = (line.strip() for line in text.splitlines())
+        count += sum(bool(line) and not line.startswith(mark) for line in lines)
+    return count
+
+
+def build_workload() -> None:
+    """Compile the storm; static, so that it opens nothing else."""
+    BUILD.mkdir(exist_ok=True)
+    source = Path(__file__).with_name("storm.c")
+    subprocess.run(["cc", "-O2", "-Wall", "-static", "-o", BUILD / "storm", source], check=True)
+
+
+@dataclass(frozen=True)
+class _Calls:
+    pids: tuple[int, ...]
+    count: int
+    nanoseconds: int
+
+
+def _call(what: str, count: int, cpus: Sequence[int]) -> _Calls:
+    argvs = [[str(BUILD / "storm"), what, str(count), str(cpu)] for cpu in cpus]
+    running = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for argv in argvs]
+    try:
+        results = [process.communicate(timeout=300)[0].split() for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    done, nanoseconds = zip(*(map(int, result) for result in results))
+    return _Calls(tuple(process.pid for process in running), sum(done), max(nanoseconds))
+
+
+def _count_rows(session: Session, calls: _Calls) -> int:
+    pattern = rf"\b({'|'.join(map(str, calls.pids))})\b.*\bstorm\b"
+    grep = ["grep", "-acE", pattern, str(session.output)]
+    return int(subprocess.run(grep, env={"LC_ALL": "C"}, stdout=subprocess.PIPE).stdout)
+
+
+def _untold(opened: int, shown: int, lost: int) -> int:
+    # What is told as lost may include opens of others: then it may be more, never less.
+    untold = opened - shown - lost
+    return max(untold, 0) if lost else abs(untold)
+
+
+def _activity(stat: TextIO, threads: Sequence[TextIO]) -> tuple[float, int]:
+    for file in (stat, *threads):
+        file.seek(0)
+    user, system = stat.read().rsplit(")", 1)[1].split()[11:13]
+    wake_ups = [re.findall(r"\nvoluntary_ctxt_switches:\s*(\d+)", file.read()) for file in threads]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), sum(int(n) for [n] in wake_ups)
+
+
+@contextmanager
+def _statistics() -> Iterator[None]:
+    was = _STATISTICS.read_text()
+    _STATISTICS.write_text("1")
+    try:
+        yield
+    finally:
+        _STATISTICS.write_text(was)
+
+
+def _run_times(peers: Peers) -> dict[int, int]:
+    argv = peers.command("sbin/bpftool", "prog", "show", "--json").argv
+    shown = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
+    return {program["id"]: program.get("run_time_ns", 0) for program in shown}
