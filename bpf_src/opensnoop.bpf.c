@@ -8,6 +8,13 @@
 #include "syscall.bpf.h"
 
 #define O_ACCMODE 3
+#define O_CREAT 0100
+#define __O_TMPFILE 020000000
+#if defined(__TARGET_ARCH_arm64)
+#define O_LARGEFILE 0400000
+#else
+#define O_LARGEFILE 0100000
+#endif
 #define PF_IO_WORKER 0x00000010
 #define PF_KTHREAD 0x00200000
 
@@ -51,8 +58,9 @@ static __always_inline int finish(void *ctx, struct opens_draft *draft, __u64 pi
 	open->pid = pid_tgid >> 32;
 	open->tid = pid_tgid;
 	open->uid = bpf_get_current_uid_gid();
-	open->flags = flags;
-	open->mode = mode;
+	/* What the kernel adds by itself, and a mode that it does not look at, say nothing. */
+	open->flags = flags & ~O_LARGEFILE;
+	open->mode = flags & (O_CREAT | __O_TMPFILE) ? mode & 07777 : 0;
 	bpf_get_current_comm(open->comm, sizeof(open->comm));
 	open->ret = ret;
 	put_stack(draft, &open->stack, ctx, 0);
@@ -133,7 +141,7 @@ static __always_inline int open_returned(void *ctx, const struct syscall *call, 
 
 		dirfd = AT_FDCWD;
 		pathname = (void *)call->args[0];
-		how.flags = creat ? 01101 : (__u32)call->args[1]; /* O_CREAT|O_WRONLY|O_TRUNC */
+		how.flags = creat ? O_CREAT | 01001 : (__u32)call->args[1]; /* O_WRONLY|O_TRUNC */
 		how.mode = creat ? call->args[1] : call->args[2];
 	}
 	return opened(ctx, dirfd, pathname, NULL, how.flags, how.mode, ret);

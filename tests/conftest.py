@@ -115,10 +115,10 @@ class Run:
         return int(found[1]), int(found[2])
 
 
-def rungs(tool: str, ladder: str) -> list[str]:
+def rungs(tool: str, ladder: str, *options: str) -> list[str]:
     """Return the rungs of a ladder that this kernel offers, as --explain tells."""
     explained = subprocess.run(
-        [COMMANDS / tool, "--explain"], capture_output=True, text=True, timeout=LIMIT_S
+        [COMMANDS / tool, *options, "--explain"], capture_output=True, text=True, timeout=LIMIT_S
     ).stdout
     found = []
     for line in explained.splitlines():

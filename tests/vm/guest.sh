@@ -31,6 +31,7 @@ ln -s fd/1 /dev/stdout
 ln -s fd/2 /dev/stderr
 hostname vm
 busybox ip link set lo up
+modprobe loop # there is no udev to do it when a loop device is wanted
 
 # Tests count what happens in a plain file system: an overlay opens each file twice.
 mkdir /run/files
