@@ -21,6 +21,20 @@ TOOLS = sorted(
     if not path.stem.startswith("_")
 )
 COMMANDS = ["tracewheel", *TOOLS]
+# Every command is this script. A tool runs as root in whatever folder is at hand: nothing is
+# imported from there, nor from where PYTHONPATH points. The scripts that pip makes import first.
+LAUNCHER = """#!python
+import os
+import sys
+
+given = os.environ.get("PYTHONPATH")  # in which an empty part is the working directory
+elsewhere = {os.path.abspath(path) for path in given.split(os.pathsep)} if given else set()
+sys.path[:] = [path for path in sys.path if path and os.path.abspath(path) not in elsewhere]
+
+from tracewheel.runtime.cli import main
+
+sys.exit(main())
+"""
 
 
 class BuildWheel(build_py):
@@ -80,13 +94,20 @@ def manual(command: str, version: str) -> str:
     return str(page)
 
 
+def write_scripts(folder: Path) -> list[str]:
+    """Write a script per command and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scripts = [folder / command for command in COMMANDS]
+    for script in scripts:
+        script.write_text(LAUNCHER)
+    return [str(script.relative_to(ROOT)) for script in scripts]
+
+
 (ROOT / "build").mkdir(exist_ok=True)
 setup(
     cffi_modules=[f"{SHIM}:ffibuilder"],
     cmdclass={"build_py": BuildWheel},
-    entry_points={
-        "console_scripts": [f"{command} = tracewheel.runtime.cli:main" for command in COMMANDS]
-    },
+    scripts=write_scripts(ROOT / "build/scripts"),
     options={
         "bdist_wheel": {"py_limited_api": "cp39"},
         # Not into the sources: `dev` would take it for a change.

@@ -116,6 +116,12 @@ typedef struct ev_part ev_user_stack;
 		__at;                                                                          \
 	})
 
+/* What old kernels answer for an empty string is 0, though they write its NUL: seen on v6.12. */
+static __always_inline __s64 read_user_string(void *ret, __u32 size, const void *from)
+{
+	return bpf_probe_read_user_str(ret, size, from) ?: 1;
+}
+
 /* Append the string at FROM with a bpf_probe_read_*_str helper, and describe it in RET. */
 #define __put_string(draft, ret, from, read)                                                   \
 	({                                                                                     \
@@ -136,7 +142,7 @@ typedef struct ev_part ev_user_stack;
 		}                                                                              \
 		__read;                                                                        \
 	})
-#define put_user_string(draft, ret, from) __put_string(draft, ret, from, bpf_probe_read_user_str)
+#define put_user_string(draft, ret, from) __put_string(draft, ret, from, read_user_string)
 #define put_kernel_string(draft, ret, from)                                                    \
 	__put_string(draft, ret, from, bpf_probe_read_kernel_str)
 

@@ -7,20 +7,10 @@ same options as the command ``opensnoop``.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tracewheel.runtime.library import Tool
-
-# A tool runs as root in whatever directory is at hand: nothing is imported from there, nor from
-# where PYTHONPATH points.
-if not TYPE_CHECKING and sys.argv[:1] and not sys.flags.isolated:
-    import os
-
-    _elsewhere = {os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
-    if os.path.dirname(os.path.dirname(os.path.abspath(__file__))) not in _elsewhere:
-        sys.path[:] = [p for p in sys.path if p and os.path.abspath(p) not in _elsewhere]
 
 
 def __getattr__(name: str) -> Tool:

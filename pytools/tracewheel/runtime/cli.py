@@ -205,31 +205,40 @@ def _run_tracewheel(arguments: Sequence[str]) -> int:
     return doctor.examine()
 
 
-def _open_standard_descriptors() -> bool:
-    """Give closed standard descriptors a harmless end; tell whether output was open."""
-    was_open = True
+def _open_standard_descriptors() -> None:
+    """Give closed standard descriptors a harmless end, lest another file take their numbers."""
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
-            was_open = was_open and fd != 1
-    return was_open
+            os.open(os.devnull, os.O_RDWR if fd != 1 else os.O_RDONLY)
+
+
+def _print_out() -> None:
+    """Print what is still held back, while its failure can be told."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python tries again when it ends
+        if not isinstance(error, BrokenPipeError):
+            raise BpfError(f"output: {error.strerror}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command named by argv[0]; return its exit code."""
-    output_open = _open_standard_descriptors()
+    _open_standard_descriptors()
     arguments = sys.argv[1:] if arguments is None else arguments
     name = os.path.basename(sys.argv[0])
     try:
-        if not output_open:
-            raise BpfError("output: standard output is closed")
-        return run_tool(name, arguments) if name in tool_names() else _run_tracewheel(arguments)
+        try:
+            return run_tool(name, arguments) if name in tool_names() else _run_tracewheel(arguments)
+        finally:
+            _print_out()
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 0
     except BpfError as error:
         if "--debug" in arguments:
             raise
         say(f"{name}: {error}")
         return error.code
-    except BrokenPipeError:
-        return 0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def explain(name: str, tool: Shape, request: Request) -> int:
             print(line + (f" ({note})" if note else ""))
     finally:
         session.close()
-    return 4 if failed - taken else 0
+    return kernel.explain_failure(name, -errno.EPERM, "").code if failed - taken else 0
 
 
 def examine() -> int:

@@ -42,7 +42,7 @@ def compile_glob(pattern: str, whole: bool = False) -> Glob:
 
 def _steps(pattern: bytes, base_name: bool) -> list[tuple[frozenset[int], bool]]:
     """Split into (bytes that match, repeats): a star is a step that repeats."""
-    star = _ANY - {_SLASH} if base_name else _ANY
+    allowed = _ANY - {_SLASH} if base_name else _ANY
     steps = []
     at = 0
     while at < len(pattern):
@@ -50,12 +50,12 @@ def _steps(pattern: bytes, base_name: bool) -> list[tuple[frozenset[int], bool]]
         at += 1
         end = pattern.find(b"]", at + 1 + (pattern[at : at + 1] == b"!")) if char == b"[" else -1
         if char == b"*":
-            steps.append((star, True))
+            steps.append((allowed, True))
         elif char == b"?":
-            steps.append((star, False))
+            steps.append((allowed, False))
         elif end > 0:
             one = re.compile(fnmatch.translate(pattern[at - 1 : end + 1].decode("latin-1")))
-            steps.append((frozenset(b for b in range(256) if one.match(chr(b))), False))
+            steps.append((frozenset(b for b in allowed if one.match(chr(b))), False))
             at = end + 1
         else:
             steps.append((frozenset(char), False))

@@ -9,7 +9,6 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import lib
-from tracewheel.runtime import kernel
 from tracewheel.runtime.errors import UsageError, say
 from tracewheel.runtime.meaning import MEANINGS, TABLES
 from tracewheel.runtime.output import ReaderGone, escape
@@ -215,12 +214,11 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
     """Print histograms at each interval, or at the end; return what to say at the end."""
     request = session.request
     distributions = Distributions(session, tool)
-    target = kernel.watch_process(request.pid)
     start = time.monotonic()
     events = 0
     for at in _ticks(request, start):
         left = -1 if at is None else max(0, int((at - time.monotonic()) * 1000 + 0.999))
-        status = lib.shim_wait(session.handle, stop.wake, output.watched, target, left)
+        status = lib.shim_wait(session.handle, stop.wake, output.watched, session.target, left)
         if status == _EPIPE:
             raise ReaderGone
         if status == _ESRCH:
@@ -230,8 +228,6 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
         _report(request, found, output, start)
         if stop.asked or status == _ESRCH:
             break
-    if target >= 0:
-        os.close(target)
     return {"events": events}
 
 

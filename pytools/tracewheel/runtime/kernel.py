@@ -34,9 +34,7 @@ def explain_failure(what: str, error: int, log: str) -> BpfError:
     """Turn a negative errno from libbpf and the facts of this machine into one error."""
     admin = has_capability("CAP_SYS_ADMIN")
     if not (admin or (has_capability("CAP_BPF") and has_capability("CAP_PERFMON"))):
-        return NotPermitted(
-            f"{what}: not permitted: run as root, or grant CAP_BPF and CAP_PERFMON"
-        )
+        return NotPermitted(f"{what}: not permitted: run as root, or grant CAP_BPF and CAP_PERFMON")
     if not os.path.exists("/sys/kernel/btf/vmlinux"):
         return NotSupported(
             f"{what}: the kernel's types are missing (/sys/kernel/btf/vmlinux): "
@@ -75,8 +73,10 @@ def boot_to_epoch_ns() -> int:
 
 def parse_count(text: str, least: int = 0, most: int = 2**31 - 1) -> int:
     """Return a whole number within bounds."""
-    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-        raise UsageError(f"expected a whole number from {least} to {most}, not {text!r}")
+    # Python refuses to convert thousands of digits.
+    digits = text.isascii() and text.isdigit() and len(text) < 100
+    if not digits or not least <= int(text) <= most:
+        raise UsageError(f"expected a whole number from {least} to {most}, not {text[:100]!r}")
     return int(text)
 
 
@@ -108,6 +108,8 @@ def watch_process(pid: int | None) -> int:
     """Return a descriptor that tells when a process ends, or -1 where there is nothing to watch."""
     try:
         return os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        raise TargetGone(f"cannot trace process {pid}: it has ended") from None
     except OSError:
         return -1
 

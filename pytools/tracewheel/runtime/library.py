@@ -5,16 +5,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracewheel.runtime import cli
+from tracewheel.runtime import cli, kernel
 from tracewheel.runtime.errors import BpfError, UsageError
 from tracewheel.runtime.options import Request, options_of
 from tracewheel.runtime.shapes import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tracewheel.runtime.histogram import Histogram
     from tracewheel.runtime.session import Session
+
+
+_OPERANDS: dict[str, Callable[[str], Any]] = {
+    "interval": kernel.parse_seconds,
+    "count": lambda text: kernel.parse_count(text, 1),
+}
 
 
 class Tracing:
@@ -97,8 +103,8 @@ class Tool:
         options = {option.dest: option for option in options_of(self.shape)}
         parsed: dict[str, Any] = {}
         for name, value in values.items():
-            if name in ("interval", "count") and not isinstance(self.shape, Stream):
-                parsed[name] = value
+            if name in _OPERANDS and not isinstance(self.shape, Stream):
+                parsed[name] = _OPERANDS[name](str(value))
                 continue
             if name not in options:
                 raise UsageError(f"{self.name} has no option {name!r}")

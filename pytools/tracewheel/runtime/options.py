@@ -122,6 +122,10 @@ class Request:
         self.globs = self._compile_globs()
         if self.interval and self.duration and self.interval > self.duration:
             raise UsageError("the interval is longer than the duration")
+        if isinstance(tool, Stream):
+            self.columns()  # raises what is wrong with them before anything is traced
+        if isinstance(tool, Stream):
+            self.columns()
 
     def __getattr__(self, name: str) -> Any:
         return self.__dict__["values"].get(name)
@@ -180,7 +184,7 @@ class Request:
             column._replace(number=numbers.get(column.header, column.number))
             for column in columns_of(self.tool)
         )
-        if self.values.get("columns"):
+        if self.values.get("columns") is not None:
             names = {column.name: column for column in every if column.header != "TIME(s)"}
             names["seconds"] = every[0]
             wanted = [name.strip().lower() for name in self.values["columns"].split(",")]

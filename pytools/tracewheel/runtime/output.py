@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -32,7 +33,10 @@ class Stop:
         self.wake, self._wake_end = os.pipe()
         os.set_blocking(self._wake_end, False)
         signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+            signals.append(signal.SIGHUP)
+        for number in signals:
             signal.signal(number, self._on_signal)
         return self
 
@@ -61,6 +65,8 @@ class Output:
                 else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             )
             mode = os.fstat(self.fd).st_mode
+            if fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise BpfError("output: standard output is closed")
         except (OSError, ValueError) as error:
             raise BpfError(f"cannot write {path or 'output'}: {_reason(error)}") from None
         self._file = stat.S_ISREG(mode)

@@ -200,6 +200,7 @@ class Session:
     def __init__(self, name: str, request: Request) -> None:
         self.name = name
         self.request = request
+        self.target = kernel.watch_process(request.pid)
         self._data = read_object(name)
         opened = Opened(self._data)
         self.programs = opened.programs()
@@ -242,6 +243,12 @@ class Session:
 
     def close(self) -> None:
         """Detach and unload everything; may be called again."""
+        self._unload()
+        if self.target >= 0:
+            os.close(self.target)
+            self.target = -1
+
+    def _unload(self) -> None:
         if self.opened:
             self.opened.close()
             self.opened = None
@@ -299,7 +306,7 @@ class Session:
         raise kernel.explain_failure(f"cannot trace {ladder} with {self.name}", error, self.log)
 
     def _retry(self, rungs: dict[str, str]) -> int:
-        self.close()
+        self._unload()
         self.opened = Opened(self._data)
         return self._try(rungs)
 
@@ -415,5 +422,3 @@ def read_map(handle: Any, m: Map, value_size: int) -> Iterator[tuple[bytes, byte
                 bytes(ffi.buffer(keys + i * m.key_size, m.key_size)),
                 bytes(ffi.buffer(values + i * value_size, value_size)),
             )
-
-

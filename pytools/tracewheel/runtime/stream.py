@@ -333,33 +333,28 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
     if not (request.no_header or request.json):
         output.text(header(columns))
     deadline = time.monotonic() + request.duration if request.duration else None
-    target = kernel.watch_process(request.pid)
     pace = 0  # idle: the ring wakes us
-    try:
-        while not stop.asked:
-            left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
-            ring = ffi.NULL if pace else session.handle
-            if pace:
-                left = pace if left < 0 else min(left, pace)
-            status = lib.shim_wait(ring, stop.wake, output.watched, target, left)
-            used = reader.read()
-            pace = 0 if not used else _HURRY_MS if used > _MANY else _PACE_MS
-            while used:
-                lines.render(used)
-                used = reader.read() if used > _BATCH // 2 and not stop.asked else 0
-            if status == _EPIPE:
-                raise ReaderGone
-            if status == _ESRCH:
-                say(f"{session.name}: process {request.pid} has ended")
-                break
-            if deadline is not None and time.monotonic() >= deadline:
-                break
-        session.detach()
-        while used := reader.read():
+    while not stop.asked:
+        left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
+        ring = ffi.NULL if pace else session.handle
+        if pace:
+            left = pace if left < 0 else min(left, pace)
+        status = lib.shim_wait(ring, stop.wake, output.watched, session.target, left)
+        used = reader.read()
+        pace = 0 if not used else _HURRY_MS if used > _MANY else _PACE_MS
+        while used:
             lines.render(used)
-    finally:
-        if target >= 0:
-            os.close(target)
+            used = reader.read() if used > _BATCH // 2 and not stop.asked else 0
+        if status == _EPIPE:
+            raise ReaderGone
+        if status == _ESRCH:
+            say(f"{session.name}: process {request.pid} has ended")
+            break
+        if deadline is not None and time.monotonic() >= deadline:
+            break
+    session.detach()
+    while used := reader.read():
+        lines.render(used)
     return {
         "rows": lines.rows - lines.unwritten,
         "bad records": lines.bad,

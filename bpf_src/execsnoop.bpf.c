@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#define GLOB_MOST 8192 /* arguments are longer than names */
+
+#include "record.bpf.h"
+#include "filter.bpf.h"
+#include "glob.bpf.h"
+#include "pair.bpf.h"
+#include "path.bpf.h"
+#include "read.bpf.h"
+#include "syscall.bpf.h"
+
+#define ARGS_MOST 8192
+#define ARGV_MOST 64
+#define ENVIRONMENT_MOST 256
+#define TREE_MOST 8
+#define SIGNAL_GROUP_EXIT 4
+
+const volatile __u32 wanted_ppid;
+const volatile __s32 wanted_cpu = -1;
+const volatile bool line_globbed; /* the glob is for the arguments, not for the comm */
+const volatile __u32 max_args;
+const volatile bool with_file;
+const volatile bool with_cwd;
+const volatile bool with_parents;
+const volatile bool with_exit;
+const volatile __u32 variable_length; /* of "NAME=", which is in variable */
+const volatile __u64 variable[4];
+const volatile __u64 variable_mask[4];
+
+struct exec {
+	ev_time time;
+	__u32 pid;
+	__u32 ppid;
+	ev_uid uid;
+	__u32 cpu;
+	ev_comm comm;
+	ev_ret ret;
+	ev_exit exit;
+	ev_duration duration; /* from the exec to the exit */
+	ev_text file;
+	ev_dir dir;
+	ev_path cwd;
+	ev_text parents;
+	ev_text env;
+	ev_args args;
+};
+
+RECORDS(execs, exec, 4 << 20, 16384);
+
+/* What the row of an exit takes over from that of the exec. */
+struct start {
+	__u64 time;
+	__u32 ppid;
+	ev_comm comm;
+};
+
+PAIRS(starts, __u32, struct start, 16384);
+
+/* The row of the current task, without its parts. */
+static __always_inline struct execs_draft *draft_row(__u32 ppid, __s64 ret)
+{
+	struct execs_draft *draft = reserve(execs);
+
+	if (!draft)
+		return NULL;
+
+	struct exec *exec = &draft->record;
+
+	exec->time = bpf_ktime_get_boot_ns();
+	exec->pid = bpf_get_current_pid_tgid() >> 32;
+	exec->ppid = ppid;
+	exec->uid = bpf_get_current_uid_gid();
+	exec->cpu = bpf_get_smp_processor_id();
+	bpf_get_current_comm(exec->comm, sizeof(exec->comm));
+	exec->ret = ret;
+	exec->exit = EV_NO_EXIT;
+	exec->duration = EV_NO_DURATION;
+	no_part(&exec->file);
+	no_part(&exec->dir);
+	no_part(&exec->cwd);
+	no_part(&exec->parents);
+	no_part(&exec->env);
+	no_part(&exec->args);
+	return draft;
+}
+
+static __always_inline struct execs_draft *draft_if_wanted(__u32 ppid, __s64 ret)
+{
+	if (filtered_out(bpf_get_current_pid_tgid()) || (wanted_ppid && ppid != wanted_ppid) ||
+	    (wanted_cpu >= 0 && bpf_get_smp_processor_id() != wanted_cpu))
+		return NULL;
+	return draft_row(ppid, ret);
+}
+
+/*
+ * Put the arguments one by one: those that the array FROM points to, with pointers of this size, or
+ * where the size is 0 those that lie between FROM and END.
+ */
+static __always_inline void put_each(struct execs_draft *draft, struct ev_part *ret, __u64 from,
+				     __u64 end, __u32 pointer_size)
+{
+	begin_part(draft, ret);
+	ret->state = EV_CUT;
+	for (__u32 i = 0; i <= ARGV_MOST; i++) {
+		__u64 at = tail_at(draft);
+		__u64 arg = pointer_size ? 0 : from + at;
+		__s64 got = 0;
+
+		if (pointer_size)
+			got = bpf_probe_read_user(&arg, pointer_size,
+						  (void *)from + i * pointer_size);
+		if (!got && (pointer_size ? !arg : arg >= end)) {
+			ret->state = EV_WHOLE;
+			break;
+		}
+		if (i >= (max_args ?: ARGV_MOST) || at >= ARGS_MOST)
+			break;
+		if (!got)
+			got = read_user_string(draft->tail + at, TEXT_MOST, (void *)arg);
+		if (got <= 0) {
+			ret->state = i ? EV_CUT : EV_UNREADABLE;
+			break;
+		}
+		draft->used = at + got;
+		if (got == TEXT_MOST) {
+			draft->used--; /* no NUL: this one is cut */
+			break;
+		}
+	}
+	finish_part(draft, ret);
+}
+
+/* Put all the arguments of the new image: just written by the kernel, so none is paged out. */
+static __always_inline void put_all(struct execs_draft *draft, struct ev_part *ret, __u64 from,
+				    __u64 end)
+{
+	__u64 size = end - from;
+
+	begin_part(draft, ret);
+	barrier_var(size);
+	if (size > ARGS_MOST) {
+		ret->state = EV_CUT;
+		size = ARGS_MOST;
+	}
+	if (bpf_probe_read_user(draft->tail, size, (void *)from))
+		ret->state = EV_UNREADABLE;
+	else
+		draft->used = size;
+	finish_part(draft, ret);
+}
+
+/* Judge by the glob, before other parts follow the arguments. */
+static __always_inline bool row_filtered_out(struct execs_draft *draft)
+{
+	struct exec *exec = &draft->record;
+	const char *text = exec->comm;
+	__u32 length = 0;
+
+	if (line_globbed) {
+		text = draft->tail;
+		length = exec->args.length ? exec->args.length - 1 : 0;
+	} else {
+		while (length < COMM_LEN - 1 && text[length])
+			length++;
+	}
+	return glob_filtered_out(text, length);
+}
+
+static __always_inline bool is_wanted_variable(const __u64 *text)
+{
+	return (text[0] & variable_mask[0]) == variable[0] &&
+	       (text[1] & variable_mask[1]) == variable[1] &&
+	       (text[2] & variable_mask[2]) == variable[2] &&
+	       (text[3] & variable_mask[3]) == variable[3];
+}
+
+static __always_inline void put_variable(struct execs_draft *draft, struct ev_part *ret, __u64 from,
+					 __u64 end)
+{
+	bool begins = true;
+
+	begin_part(draft, ret);
+	ret->state = EV_CUT;
+	for (__u32 i = 0; i < ENVIRONMENT_MOST; i++) {
+		__u64 at = tail_at(draft);
+		__s64 got;
+
+		if (from >= end) {
+			no_part(ret);
+			break;
+		}
+		if (at >= TAIL_BYTES(draft))
+			break;
+		got = read_user_string(draft->tail + at, TEXT_MOST, (void *)from);
+		if (got <= 0) {
+			ret->state = EV_UNREADABLE;
+			break;
+		}
+		if (begins && is_wanted_variable((void *)draft->tail + at)) {
+			ret->at = at + variable_length;
+			ret->length = got - 1 - variable_length;
+			ret->state = got < TEXT_MOST ? EV_WHOLE : EV_CUT;
+			draft->used = at + got;
+			break;
+		}
+		/* What is longer comes in pieces, of which only the first begins with the name. */
+		begins = got < TEXT_MOST;
+		from += got - !begins;
+	}
+}
+
+/* Put the names of the ancestors, the oldest first. */
+static __always_inline void put_parents(struct execs_draft *draft, struct ev_part *ret)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *ancestors[TREE_MOST];
+	__u32 begin = draft->used;
+
+#pragma unroll
+	for (int i = 0; i < TREE_MOST; i++)
+		ancestors[i] = task = BPF_CORE_READ(task, real_parent, group_leader);
+#pragma unroll
+	for (int i = TREE_MOST - 1; i >= 0; i--) {
+		__u64 at = tail_at(draft);
+		__s64 got = 0;
+
+		if (BPF_CORE_READ(ancestors[i], pid) && at < TAIL_BYTES(draft)) {
+			draft->tail[at] = '>';
+			got = bpf_probe_read_kernel_str(draft->tail + at + 1, COMM_LEN,
+							&ancestors[i]->comm);
+		}
+		if (got > 0)
+			draft->used = at + got;
+	}
+	if (draft->used > begin) {
+		ret->at = begin + 1;
+		ret->state = EV_WHOLE;
+		finish_part(draft, ret);
+	}
+}
+
+static __always_inline int submit_row(struct execs_draft *draft, __u64 env, __u64 env_end)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct exec *exec = &draft->record;
+
+	if (row_filtered_out(draft)) {
+		discard(execs, draft);
+		return 0;
+	}
+	if (with_cwd) {
+		struct path cwd = BPF_CORE_READ(task, fs, pwd);
+		__u64 at;
+
+		put_directory(draft, &exec->dir, task, &cwd);
+		begin_part(draft, &exec->cwd);
+		at = tail_at(draft);
+		if (!exec->dir.length && at < TAIL_BYTES(draft)) {
+			draft->tail[at] = '/';
+			draft->used = at + 1;
+		}
+		finish_part(draft, &exec->cwd);
+	}
+	if (with_parents)
+		put_parents(draft, &exec->parents);
+	if (variable_length && env)
+		put_variable(draft, &exec->env, env, env_end);
+	if (with_exit && !exec->ret) {
+		struct start start = { .time = exec->time, .ppid = exec->ppid };
+
+		__builtin_memcpy(start.comm, exec->comm, sizeof(start.comm));
+		pair_begin(starts, &exec->pid, &start, BPF_ANY);
+	}
+	submit(execs, draft);
+	return 0;
+}
+
+static __always_inline int executed(struct task_struct *task, struct linux_binprm *bprm, bool typed)
+{
+	struct task_struct *parent = READ(typed, task, real_parent);
+	struct mm_struct *mm = READ(typed, task, mm);
+	__u32 ppid = READ(typed, parent, tgid);
+	__u64 begin = READ(typed, mm, arg_start), end = READ(typed, mm, arg_end);
+	struct execs_draft *draft = draft_if_wanted(ppid, 0);
+
+	if (!draft)
+		return 0;
+	if (max_args)
+		put_each(draft, &draft->record.args, begin, end, 0);
+	else
+		put_all(draft, &draft->record.args, begin, end);
+	if (with_file)
+		put_kernel_string(draft, &draft->record.file, READ(typed, bprm, filename));
+	return submit_row(draft, READ(typed, mm, env_start), READ(typed, mm, env_end));
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(exec__tp_btf, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	return executed(task, bprm, true);
+}
+
+SEC("raw_tp/sched_process_exec")
+int BPF_PROG(exec__raw_tp, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	return executed(task, bprm, false);
+}
+
+/* The number belongs to an exec; CALL's compat is told. */
+static __always_inline bool is_exec(struct syscall *call)
+{
+	bool native = call->number == SYS_EXECVE || call->number == SYS_EXECVEAT;
+
+	if (!native && call->number != COMPAT_EXECVE && call->number != COMPAT_EXECVEAT)
+		return false;
+	call->compat = syscall_is_compat();
+	return call->compat != native;
+}
+
+static __always_inline int exec_failed(void *ctx, const struct syscall *call, __s64 ret)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	bool execveat = call->number == (call->compat ? COMPAT_EXECVEAT : SYS_EXECVEAT);
+	const char *file = (void *)(execveat ? call->args[1] : call->args[0]);
+	__u64 argv = execveat ? call->args[2] : call->args[1];
+	__u32 ppid = BPF_CORE_READ(task, real_parent, tgid);
+	struct execs_draft *draft = ret < 0 ? draft_if_wanted(ppid, ret) : NULL;
+
+	if (!draft)
+		return 0;
+	put_each(draft, &draft->record.args, argv, 0, call->compat ? 4 : 8);
+	if (draft->record.args.state == EV_UNREADABLE)
+		put_user_string(draft, &draft->record.args, file);
+	put_user_string(draft, &draft->record.file, file);
+	return submit_row(draft, 0, 0);
+}
+
+ON_SYSCALL_EXIT(failed, is_exec, exec_failed)
+
+/* --exit: the last thread of a process that has had its row ends. */
+static __always_inline int exited(struct task_struct *task, bool typed)
+{
+	struct signal_struct *signal = READ(typed, task, signal);
+	struct task_struct *leader = READ(typed, task, group_leader);
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct execs_draft *draft;
+	struct start start;
+
+	if (READ(typed, signal, live.counter) || !pair_end(starts, &pid, &start))
+		return 0;
+	draft = draft_row(start.ppid, EV_NO_RESULT);
+	if (!draft)
+		return 0;
+	__builtin_memcpy(draft->record.comm, start.comm, sizeof(start.comm));
+	draft->record.duration = draft->record.time - start.time;
+	draft->record.exit = READ(typed, signal, flags) & SIGNAL_GROUP_EXIT ?
+				     READ(typed, signal, group_exit_code) :
+				     READ(typed, leader, exit_code);
+	submit(execs, draft);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(exit__tp_btf, struct task_struct *task)
+{
+	return exited(task, true);
+}
+
+SEC("raw_tp/sched_process_exit")
+int BPF_PROG(exit__raw_tp, struct task_struct *task)
+{
+	return exited(task, false);
+}

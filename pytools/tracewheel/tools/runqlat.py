@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Show how long threads wait for a CPU, as a histogram."""
+
+from __future__ import annotations
+
+from tracewheel.runtime import kernel
+from tracewheel.runtime.shapes import Histogram, Option
+
+
+def _microseconds(text: str) -> int:
+    return kernel.parse_count(text, 1) * 1000
+
+
+tool = Histogram(
+    histograms="waits",
+    title="run queue latency",
+    options=(
+        Option(("--hist",), "print histograms, as is done anyway"),
+        Option(("-c", "--cpu"), "only waits that ended on this CPU", kernel.parse_cpu, "CPU",
+               sets="filter_cpu"),
+        Option(("--min",), "only waits of at least this many microseconds", _microseconds, "USEC",
+               sets="least_ns"),
+        Option(("-P", "--pids"), "a histogram for each process", shows=("pid", "comm"),
+               sets=lambda _: {"hist_keyed": True, "per_process": True}),
+        Option(("-L", "--tids"), "a histogram for each thread", shows=("tid", "comm"),
+               sets=lambda _: {"hist_keyed": True, "per_thread": True}),
+        Option(("-C", "--per-cpu"), "a histogram for each CPU", shows=("cpu",),
+               sets=lambda _: {"hist_keyed": True, "per_cpu": True}),
+        Option(("--pidnss",), "a histogram for each PID namespace", shows=("pidns",),
+               sets=lambda _: {"hist_keyed": True, "per_pidns": True}),
+    ),
+    examples=(
+        ("runqlat", "trace until Ctrl-C, then print the waits in microseconds"),
+        ("runqlat 1 10", "print ten times, once a second"),
+        ("runqlat -c 0", "on one CPU"),
+        ("runqlat -P --min 1000", "which processes waited for a millisecond or more"),
+        ("runqlat --cgroup /system.slice", "of the tasks of one cgroup"),
+    ),
+    overhead="TBD",
+)  # fmt: skip

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What every tool promises while it traces and when it ends, on every kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tracewheel.runtime import cli
+from tracewheel.runtime.options import Request
+from tracewheel.runtime.session import Session
+from tracewheel.runtime.shapes import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+NOBODY = 65534
+NO_TRACEBACK = "Traceback"
+SOON_S = 30  # on an emulated machine
+
+
+def nothing(tool_name: str) -> list[str]:
+    """Return options that no event matches."""
+    session = Session(tool_name, Request(cli.load_tool(tool_name)[0], {}))
+    known = "filter_comm" in session.variables
+    session.close()
+    if not known:
+        pytest.skip("the tool has no filter by name")
+    return ["--comm", "no-such-name"]
+
+
+def title(tool_name: str) -> list[str]:
+    """Return what a tool prints though nothing has happened."""
+    tool, _ = cli.load_tool(tool_name)
+    if not isinstance(tool, Stream):
+        return ["no events"]
+    return [" ".join(column.header for column in Request(tool, {}).columns())]
+
+
+def test_duration_ends_in_time(trace: Any, tool_name: str) -> None:
+    """With --duration 1 the tool ends by itself after a second."""
+    tool = trace(tool_name, "--duration", "1")
+    begin = time.monotonic()
+    tool.ended()
+
+    assert 0 == tool.code
+    assert 0.5 < time.monotonic() - begin < SOON_S
+    assert tool.counted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_with_the_report(
+    trace: Any, stir: Callable[[], None], tool_name: str, number: signal.Signals
+) -> None:
+    """Ctrl-C, a service manager and a lost terminal end the tool with all that it has seen."""
+    tool = trace(tool_name)
+    stir()
+    begin = time.monotonic()
+    tool.end(number)
+
+    assert 0 == tool.code
+    assert time.monotonic() - begin < SOON_S
+    assert tool.counted
+    assert tool.out
+    assert NO_TRACEBACK not in tool.err
+
+
+def test_reader_that_leaves_ends_it_quietly(trace: Any, tool_name: str) -> None:
+    """When the reader of a pipe leaves, the tool ends at once, though nothing happens."""
+    source, end = os.pipe()
+    tool = trace(tool_name, *nothing(tool_name), stdout=end)
+    os.close(end)
+    banner = tool.err
+    os.close(source)
+    tool.process.wait(SOON_S)
+    tool.ended()
+
+    assert 0 == tool.code
+    assert banner == tool.err
+
+
+def test_nothing_stays_loaded(
+    trace: Any, until: Callable[[Any], None], kernel: Any, tool_name: str
+) -> None:
+    """Programs, maps and links are gone when the tool is, even after SIGKILL."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        tool = trace(tool_name)
+        held = kernel.held_by(tool.pid)
+        assert {"prog", "map"} <= {kind for kind, _ in held}
+        assert held <= kernel.all()
+        tool.end(number)
+        until(lambda held=held: not held & kernel.all())
+
+
+def test_nothing_is_pinned(trace: Any, tool_name: str) -> None:
+    """The BPF file system stays as it was."""
+    before = os.listdir("/sys/fs/bpf")
+    tool = trace(tool_name)
+
+    assert before == os.listdir("/sys/fs/bpf")
+    tool.end()
+
+
+def test_without_privilege(run: Any, tool_name: str) -> None:
+    """Without capabilities the exit code is 3, and one line names those that are needed."""
+    with run(tool_name, user=NOBODY, group=NOBODY, extra_groups=[]) as tool:
+        tool.ended()
+
+    assert 3 == tool.code
+    assert "" == tool.out
+    assert 1 == tool.err.count("\n")
+    assert "CAP_BPF" in tool.err
+    assert "CAP_PERFMON" in tool.err
+
+
+def unlock_memory() -> None:
+    """Lift the limit of locked memory if that is allowed: maps count as such before 5.11."""
+    with contextlib.suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
+
+
+def test_with_two_capabilities(run: Any, tool_name: str) -> None:
+    """CAP_BPF and CAP_PERFMON are enough, or the line says that tracefs takes one more."""
+    kept = "+bpf,+perfmon"
+    command = str(Path(sys.executable).with_name(tool_name))
+    with run(
+        shutil.which("setpriv"), "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups",
+        "--inh-caps", kept, "--ambient-caps", kept, command, "--duration", "0.1",
+        preexec_fn=unlock_memory,
+    ) as tool:  # fmt: skip
+        tool.ended()
+
+    if tool.code != 0:
+        assert 3 == tool.code
+        assert 1 == tool.err.count("\n")
+        assert "CAP_DAC_READ_SEARCH" in tool.err
+
+
+def test_filter_that_matches_nothing(trace: Any, stir: Callable[[], None], tool_name: str) -> None:
+    """Without a match the tool prints nothing, goes on, and says 0."""
+    tool = trace(tool_name, *nothing(tool_name))
+    stir()
+    with pytest.raises(subprocess.TimeoutExpired):
+        tool.process.wait(0.2)
+    tool.end()
+
+    assert 0 == tool.code
+    assert title(tool_name) == [" ".join(line.split()) for line in tool.out.splitlines()]
+    assert (0, 0) == tool.counted
+
+
+def test_json_parses(trace: Any, stir: Callable[[], None], tool_name: str) -> None:
+    """With --json every line is an object, and the last one counts the others."""
+    tool = trace(tool_name, "--json")
+    stir()
+    tool.end()
+
+    assert all(isinstance(each, dict) for each in tool.json)
+    assert {"lost", "losses"} < set(tool.summary)
+    seen, lost = tool.counted
+    assert [seen, lost] == list(tool.summary.values())[:2]
+    if "rows" in tool.summary:
+        assert seen == len(tool.json)
+
+
+def test_each_rung_traces(trace: Any, tool_name: str) -> None:
+    """Each rung that this kernel offers can be asked for, and the first of them is taken."""
+    tool, _ = cli.load_tool(tool_name)
+    enabling: dict[str, Any] = {o.dest: True for o in tool.options if o.enables}
+    if getattr(tool, "judges", ""):
+        enabling["pid"] = os.getpid()
+    session = Session(tool_name, Request(tool, enabling))
+    attempts = [attempt for attempt in session.attempts() if not attempt.error]
+    ladders = dict(session.ladders)
+    session.close()
+    required = Session(tool_name, Request(tool, {}))
+    required.close()
+
+    assert set(required.ladders) <= {attempt.ladder for attempt in attempts}
+    for ladder in ladders:
+        options = flags_for(tool, ladder) if ladder not in required.ladders else []
+        for rung in [attempt.rung for attempt in attempts if attempt.ladder == ladder]:
+            forced = trace(tool_name, *options, "--rung", f"{ladder}={rung}").end()
+            assert 0 == forced.code
+            assert NO_TRACEBACK not in forced.err
+
+
+def flags_for(tool: Any, ladder: str) -> list[str]:
+    """Return the options that make a tool climb a ladder."""
+    for option in tool.options:
+        if ladder in option.enables:
+            return [option.flags[-1]]
+    return ["--pid", str(os.getpid())]
+
+
+def test_two_at_once(trace: Any, stir: Callable[[], None], tool_name: str) -> None:
+    """Two copies of a tool trace side by side, and both see what happens."""
+    tools = [trace(tool_name, "--json") for _ in range(2)]
+    stir()
+    for tool in tools:
+        tool.end()
+
+    assert [0, 0] == [tool.code for tool in tools]
+    assert all(tool.json for tool in tools if "rows" in tool.summary)
+
+
+def test_all_tools_at_once(trace: Any, stir: Callable[[], None]) -> None:
+    """All tools trace side by side."""
+    tools = [trace(name, "--json") for name in cli.tool_names()]
+    stir()
+    for tool in tools:
+        tool.end()
+
+    assert {0} == {tool.code for tool in tools}
+    assert all(tool.json for tool in tools if "rows" in tool.summary)

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What every tool promises before it traces. Needs no privilege."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tracewheel
+from tracewheel.runtime import cli, meaning
+from tracewheel.runtime.errors import BpfError
+from tracewheel.runtime.options import Request, columns_of, options_of
+from tracewheel.runtime.session import Opened, ladders_of, read_object
+from tracewheel.runtime.shapes import Histogram, Option, Stream
+from tracewheel.runtime.stream import header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracewheel.runtime.session import Member
+
+PACKAGE = Path(tracewheel.__file__).parent
+CHECKOUT = Path(__file__).parents[2]
+NOBODY = 65534
+# Set by the runtime itself, by way of the options that all tools have in common.
+OF_THE_RUNTIME = re.compile("filter_|glob_|hist_|argc_|sample_rate$|with_stack$")
+# Letters that guide or custom give another meaning from tool to tool; long flags have none.
+MEANS_MANY = {f"-{letter}" for letter in "CFLPQTcdfghimnpqsuv"}
+GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}
+# Members of a map's definition that libbpf knows; record is the runtime's.
+MAP_MEMBERS = {
+    "type", "max_entries", "map_flags", "numa_node", "key_size", "key", "value_size", "value",
+    "values", "pinning", "map_extra", "record",
+}  # fmt: skip
+GUIDE = """
+opensnoop
+opensnoop -p PID
+opensnoop --stack
+opensnoop -n "*.txt"
+opensnoop -t
+opensnoop -n '*.log'
+statsnoop
+statsnoop -x
+statsnoop -n "nginx"
+statsnoop -v
+syncsnoop
+bashreadline
+bashreadline -t
+bashreadline -p PID
+gethostlatency
+syscount
+syscount -i 1
+execsnoop
+execsnoop -t
+killsnoop
+pidpersec
+pidpersec -i 5
+vfscount
+vfscount -g
+vfscount --stack
+vfsstat
+writeback
+writeback -d
+writeback -p
+xfsdist
+mdflush
+biosnoop
+biosnoop -q
+biosnoop -d DISK
+biosnoop -p
+biolatency
+biolatency -u
+biolatency -h
+biolatency -d DISK
+biolatency --sample-rate 10
+bitesize
+tcpconnect
+tcpconnect -p
+tcpconnect -t
+tcpconnect -P 80
+tcpconnect --stack --stack-storage-size 1024
+tcpaccept
+tcpretrans
+tcpretrans -s
+tcpretrans --stack
+tcpretrans -i 192.168.1.1
+tcpdrop
+cpuwalk
+runqlat
+runqlat -u
+runqlat -c 0
+runqlat --hist
+runqlen
+offcputime
+offcputime -p PID
+offcputime -d 10
+offcputime -u
+oomkill
+oomkill -t
+capable
+capable -v
+"""
+GUIDED = [line for line in GUIDE.split("\n") if line.split(" ")[0] in cli.tool_names()]
+
+
+@pytest.fixture
+def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
+    """Give the tool's BPF object."""
+    names = request.node.callspec.params
+    ret = Opened(read_object(names.get("tool_name") or names["stream_name"]))
+    yield ret
+    ret.close()
+
+
+def disk() -> str:
+    """Return the name of a disk of this machine."""
+    disks = [path for path in Path("/sys/class/block").iterdir() if (path / "queue").exists()]
+    if not disks:
+        pytest.skip("needs a block device")
+    return disks[0].name
+
+
+def parse(line: str) -> dict[str, Any]:
+    """Parse a command line of the guide."""
+    words = shlex.split(line.replace("PID", str(os.getpid())))
+    words = [disk() if word == "DISK" else word for word in words]
+    return vars(cli.parser(words[0]).parse_args(words[1:]))
+
+
+def values_of(option: Option) -> list[Any]:
+    """Return values that an option may have: those of the arguments that it takes."""
+    if not option.parse:
+        return [True]
+    arguments = ["0", "1", "2", "7", str(os.getpid()), "/", "root", "x", *dir(os)]
+    arguments += [path.name for path in Path("/sys/class/block").iterdir()]
+    found = []
+    for argument in arguments:
+        try:
+            found.append(option.parse(argument))
+        except (BpfError, ValueError):
+            continue
+    assert found, f"no argument that {option.flags} takes"
+    return [(value,) for value in found] if option.repeat else found
+
+
+def variables_of(option: Option) -> list[dict[str, Any]]:
+    """Return what an option sets in the BPF object, for each value that it may have."""
+    if option.sets is None:
+        return []
+    if callable(option.sets):
+        return [dict(option.sets(value)) for value in values_of(option)]
+    return [{option.sets: value} for value in values_of(option)]
+
+
+def constants(opened: Opened) -> dict[str, Member]:
+    """Return the variables that the object reads and user space sets."""
+    return {v.name: v for v in opened.variables() if v.section == ".rodata"}
+
+
+def test_module_object_and_command_have_one_name() -> None:
+    """Each tool is a module, an object with a checksum and a command, and nothing else is."""
+    names = cli.tool_names()
+    manifest = (PACKAGE / "bpf/manifest").read_text().splitlines()
+
+    assert [f"{name}.bpf.o" for name in names] == sorted(p.name for p in PACKAGE.glob("bpf/*.o"))
+    assert [f"{name}.bpf.o" for name in names] == [line.split()[1] for line in manifest]
+    assert all(os.access(Path(sys.executable).parent / name, os.X_OK) for name in names)
+
+
+def test_objects_exist_for_both_machines(tool_name: str) -> None:
+    """A checkout that has built has objects for x86_64 and aarch64."""
+    built = CHECKOUT / "build/bpf"
+    if not built.exists():
+        pytest.skip("needs a checkout that has built")
+    for machine in ("x86_64", "aarch64"):
+        assert b"\x7fELF" == (built / machine / f"{tool_name}.bpf.o").read_bytes()[:4]
+
+
+def test_description_is_a_line(tool_name: str) -> None:
+    """The module's docstring is one sentence that fits the NAME line of a manual."""
+    _, description = cli.load_tool(tool_name)
+    assert re.fullmatch(r"[A-Z][^\n]{9,70}\.", description)
+
+
+def test_constants_are_set_by_one_option(tool_name: str, opened: Opened) -> None:
+    """Each constant of the object has an option, and just one by its name alone."""
+    tool, _ = cli.load_tool(tool_name)
+    own = {name for name in constants(opened) if not OF_THE_RUNTIME.match(name)}
+    setters = collections.Counter(
+        option.sets for option in tool.options if isinstance(option.sets, str)
+    )
+    set_somehow = {name for o in options_of(tool) for sets in variables_of(o) for name in sets}
+
+    assert set() == own - set_somehow
+    assert {} == {name: count for name, count in setters.items() if count > 1}
+
+
+def test_values_fit_their_variables(tool_name: str, opened: Opened) -> None:
+    """What an option sets exists in the object, a switch as bool, anything else by its size."""
+    tool, _ = cli.load_tool(tool_name)
+    known = constants(opened)
+    for option in tool.options:
+        for sets in variables_of(option):
+            for name, value in sets.items():
+                assert name in known, f"{option.flags} sets {name}"
+                assert known[name].size == len(known[name].pack(value))
+        if isinstance(option.sets, str):
+            assert known[option.sets].is_bool == (option.parse is None)
+
+
+def test_columns_show_members(stream_name: str, opened: Opened) -> None:
+    """Each column shows a member of the record, in a way that there is."""
+    tool, _ = cli.load_tool(stream_name)
+    assert isinstance(tool, Stream)
+    record = {m.name: m for m in opened.maps()}[tool.ring].record
+    members = {m.name: m for m in opened.members(record)}
+    for column in columns_of(tool):
+        member = members[column.member]
+        assert not column.kind or column.kind in meaning.KINDS
+        # A span is divided by its unit.
+        unit = column.number or meaning.MEANINGS.get(member.meaning, meaning.Meaning("", "")).number
+        assert column.kind != "span" or unit > 0
+    names = [column.name for column in columns_of(tool) if column.header != "TIME(s)"]
+    assert len(set(names)) == len(names)
+
+
+def test_options_refer_to_what_exists(tool_name: str, opened: Opened) -> None:
+    """The columns that an option shows, the ladders it enables and the member it globs exist."""
+    tool, _ = cli.load_tool(tool_name)
+    maps = {m.name: m for m in opened.maps()}
+    if isinstance(tool, Histogram):
+        key = opened.members(maps[f"{tool.histograms}_by"].key)[0].meaning
+        shown = {m.name for m in opened.members(key)}
+        members = {}
+    else:
+        shown = {column.header for column in columns_of(tool)}
+        members = {m.name: m.meaning for m in opened.members(maps[tool.ring].record)}
+    ladders = ladders_of(opened.programs())
+    for option in tool.options:
+        assert set(option.shows) <= shown
+        assert set(option.enables) <= set(ladders)
+        assert not option.globs or members[option.globs] in GLOBBED
+
+
+def test_table_fits_a_terminal(stream_name: str) -> None:
+    """The header is no wider than 80 columns unless options ask for more."""
+    tool, _ = cli.load_tool(stream_name)
+    assert len(header(Request(tool, {}).columns()).rstrip("\n")) <= 80
+
+
+def test_flags_mean_the_same_everywhere() -> None:
+    """A flag is the same option, with or without argument, in every tool that has it."""
+    meanings = collections.defaultdict(set)
+    for name in cli.tool_names():
+        for option in options_of(cli.load_tool(name)[0]):
+            for flag in option.flags:
+                meanings[flag].add((option.dest, bool(option.parse)))
+    several = {flag for flag, meant in meanings.items() if len(meant) > 1}
+
+    assert set() == several - MEANS_MANY
+
+
+@pytest.mark.parametrize("line", GUIDED)
+def test_command_lines_of_the_guide_parse(line: str) -> None:
+    """What the guide tells users to type is understood."""
+    values = parse(line)
+    tool, _ = cli.load_tool(line.split()[0])
+    Request(tool, values)
+
+
+def general_options() -> Iterator[tuple[str, str, str]]:
+    """List the general options of the guide for the tools that do not override them."""
+    for name in cli.tool_names():
+        tool, _ = cli.load_tool(name)
+        claimed = {flag for option in tool.options for flag in option.flags}
+        general = {"-v": "verbose", "-d": "d", "-p": "pid", "-t": "timestamps"}
+        if isinstance(tool, Stream) and tool.stack:
+            general["--stack"] = "stack"
+        yield from ((name, flag, dest) for flag, dest in general.items() if flag not in claimed)
+
+
+@pytest.mark.parametrize(("name", "flag", "dest"), list(general_options()))
+def test_general_options_of_the_guide(name: str, flag: str, dest: str) -> None:
+    """The options that most tools have in common mean what the guide says."""
+    argument = " PID" if flag == "-p" else ""
+    assert parse(f"{name} {flag}{argument}")[dest]
+
+
+def test_examples_parse(tool_name: str) -> None:
+    """The examples of the help are command lines of the tool."""
+    tool, _ = cli.load_tool(tool_name)
+    assert len(tool.examples) >= 2
+    for line, _ in tool.examples:
+        words = shlex.split(line)
+        assert tool_name == words[0]
+        try:
+            cli.parser(tool_name).parse_args(words[1:])
+        except BpfError as error:
+            assert error.code == 5, line  # an example may name what is not here
+
+
+def test_manual_lists_everything(tool_name: str) -> None:
+    """The man page has the description as its name line, every option and every column."""
+    page = Path(sys.prefix, f"share/man/man1/{tool_name}.1").read_text()
+    text = re.sub(r"\\f.|\\,|\\/|\\(?=-)", "", page)
+    tool, description = cli.load_tool(tool_name)
+    flags = {flag for option in options_of(tool) if option.help for flag in option.flags}
+    columns = {c.header for c in columns_of(tool)} if isinstance(tool, Stream) else set()
+    listed = text.partition("\ncolumns:\n")[2].partition("\nexamples:\n")[0]
+
+    assert f"\n.SH NAME\n{tool_name} - {description}\n" in text
+    assert set() == {flag for flag in flags if not re.search(rf"(?<![-\w]){flag}(?![-\w])", text)}
+    assert columns == set(listed.replace("columns on request:", "").split())
+
+
+def test_ladders_have_two_rungs(tool_name: str, opened: Opened) -> None:
+    """A ladder has another way when the first fails, or the tool says why not."""
+    tool, _ = cli.load_tool(tool_name)
+    ladders = ladders_of(opened.programs())
+    names = {f"{ladder}__{rung}" for ladder, rungs in ladders.items() for rung in rungs}
+
+    assert set(tool.rungs) <= names | set(ladders)
+    for ladder, rungs in ladders.items():
+        explained = ladder in tool.rungs or f"{ladder}__{rungs[0]}" in tool.rungs
+        assert len(rungs) >= 2 or explained, ladder
+
+
+def test_map_definitions_have_no_typos(tool_name: str) -> None:
+    """Each member of a map's definition is known: libbpf is told to pass over others."""
+    dumped = subprocess.run(
+        ["bpftool", "--json", "btf", "dump", "file", PACKAGE / f"bpf/{tool_name}.bpf.o"],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"},
+    ).stdout
+    types = {each["id"]: each for each in json.loads(dumped)["types"]}
+    (section,) = (t for t in types.values() if t["kind"] == "DATASEC" and t["name"] == ".maps")
+    definitions = [types[types[var["type_id"]]["type_id"]] for var in section["vars"]]
+
+    assert definitions
+    for definition in definitions:
+        assert {member["name"] for member in definition["members"]} <= MAP_MEMBERS
+
+
+def test_help_needs_nothing(tool_name: str) -> None:
+    """The help is complete with its examples for a user without privilege and without the shim."""
+    tool, description = cli.load_tool(tool_name)
+    code = (
+        "import sys; sys.modules['tracewheel._shim'] = None;"
+        f"sys.argv = [{tool_name!r}, '--help'];"
+        "from tracewheel.runtime.cli import main; main()"
+    )
+    helped = python(code)
+
+    assert description in helped
+    for line, what in tool.examples:
+        assert re.search(rf"\n  {re.escape(line)} +{re.escape(what)}\n", helped)
+    assert tool.overhead in helped
+
+
+def test_importing_a_tool_starts_nothing(tool_name: str) -> None:
+    """A tool's module is only declarations: no shim, no process, no socket, no thread."""
+    code = (
+        "import sys, threading\n"
+        "def told(event, arguments):\n"
+        "    if event.split('.')[0] in ('subprocess', 'socket', 'ctypes') or 'fork' in event:\n"
+        "        print(event)\n"
+        "sys.addaudithook(told)\n"
+        f"import tracewheel.tools.{tool_name}\n"
+        "print(*(name for name in sys.modules if name in ('tracewheel._shim', '_cffi_backend')))\n"
+        "print(threading.active_count())\n"
+    )
+    assert "\n1\n" == python(code)
+
+
+def python(code: str) -> str:
+    """Run code as a user without privilege; return what it printed."""
+    who: dict[str, Any] = {}
+    if not os.geteuid():
+        who = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    readable = subprocess.run([sys.executable, "-c", ""], stderr=subprocess.DEVNULL, **who)
+    if readable.returncode:
+        pytest.skip("needs an installation that other users may read")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, **who)
+    assert (0, b"") == (done.returncode, done.stderr)
+    return bytes(done.stdout).decode()

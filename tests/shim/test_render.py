@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Whatever bytes a record holds, its row is whole, safe and tells them again."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime.output import escape
+
+FIXED = 64
+KINDS = {name: getattr(lib, name) for name in dir(lib) if name.startswith("SHIM_")}
+TABLED = {"SHIM_NAME", "SHIM_FLAGS", "SHIM_ERRNO", "SHIM_EXIT"}
+
+
+def batch_of(*records: bytes) -> bytes:
+    """Lay records out as shim_read does."""
+    return b"".join(len(r).to_bytes(8, "little") + r + b"\0" * (-len(r) % 8) for r in records)
+
+
+def render(
+    batch: bytes, columns: list[dict[str, Any]], as_json: bool, room: int = 1 << 20
+) -> tuple[int, bytes, Any]:
+    """Render with one table, of which every key but 7 is absent."""
+    name = ffi.new("char[]", b"name")
+    keys, texts = ffi.new("uint64_t[]", [7]), ffi.new("char *[]", [name])
+    tables = ffi.new("struct shim_table[]", [(keys, texts, 1)])
+    layout = ffi.new("struct shim_column[]", [{"name": name, **c} for c in columns])
+    plan = ffi.new(
+        "struct shim_plan *", (layout, tables, len(columns), FIXED, as_json, False, 0, 0)
+    )
+    out = ffi.new("char[]", room)
+    done = ffi.new("struct shim_rendered *")
+    error = lib.shim_render(plan, batch, len(batch), out, room, done)
+    return error, bytes(ffi.buffer(out, done.produced)), done
+
+
+columns_of_any_kind = st.lists(
+    st.builds(
+        lambda kind, offset, size, width: {
+            "kind": KINDS[kind],
+            "offset": offset,
+            "size": size,
+            "width": width,
+            "number": 1000 if kind == "SHIM_SPAN" else 0,
+        },
+        st.sampled_from(sorted(set(KINDS) - {"SHIM_NAME"})),
+        st.integers(0, FIXED - 16),
+        st.sampled_from([1, 2, 4, 8]),
+        st.integers(0, 20),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.binary(max_size=300), max_size=8), columns_of_any_kind, st.booleans())
+def test_any_record(records: list[bytes], columns: list[dict[str, Any]], as_json: bool) -> None:
+    """Short records are counted as bad, all others give a row of nothing but printable text."""
+    error, text, done = render(batch_of(*records), columns, as_json)
+
+    assert 0 == error
+    assert len([r for r in records if len(r) < FIXED]) == done.bad
+    assert len([r for r in records if len(r) >= FIXED]) == done.records
+    shown = text.decode()
+    assert all(c == "\n" or c.isprintable() for c in shown)
+    if as_json:
+        assert done.records == len([json.loads(line) for line in shown.splitlines()])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_batch(batch: bytes) -> None:
+    """A batch of noise is refused or read to its end, never beyond."""
+    column = {"kind": lib.SHIM_TEXT, "offset": 0, "size": 8}
+    error, _, done = render(batch, [column], False)
+
+    assert error in (0, -74)
+    assert done.consumed <= len(batch)
+
+
+def text_record(text: bytes, state: int = 0) -> bytes:
+    """Return a record whose text at offset 0 is the whole tail."""
+    part = (0).to_bytes(4, "little") + len(text).to_bytes(2, "little") + state.to_bytes(2, "little")
+    return part.ljust(FIXED, b"\0") + text
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_json_loses_no_byte(text: bytes) -> None:
+    """JSON gives the text back: itself where it is UTF-8, else in base64 beside it."""
+    column = {"kind": lib.SHIM_TEXT, "offset": 0, "size": 8}
+    _, line, _ = render(batch_of(text_record(text)), [column], True)
+    decoded = json.loads(line)
+
+    kept = base64.b64decode(decoded["name_b64"]) if "name_b64" in decoded else None
+    assert text == (decoded["name"].encode() if kept is None else kept)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.booleans())
+def test_escape_is_unambiguous(
+    unescape: Callable[[str], bytes], text: bytes, ascii_only: bool
+) -> None:
+    """What a terminal is shown tells the bytes, and has none that it would obey."""
+    shown = escape(text, ascii_only)
+
+    assert shown.isprintable()
+    assert text == unescape(shown)
+    assert not ascii_only or shown.isascii()
+
+
+@given(st.text(min_size=1, max_size=50), st.integers(1, 3))
+def test_cut_text_has_no_half_characters(text: str, cut: int) -> None:
+    """A text that was cut inside a character is shown without its rest, and marked."""
+    whole = text.encode()
+    column = {"kind": lib.SHIM_TEXT, "offset": 0, "size": 8}
+    kept = whole[:-cut] if cut < len(whole) else b""
+    _, line, _ = render(batch_of(text_record(kept, state=1)), [column], True)
+    decoded = json.loads(line)
+
+    assert kept.decode(errors="ignore") == decoded["name"]
+    assert decoded["name_truncated"] is True
+
+
+def test_full_output_stops_between_rows() -> None:
+    """When the room ends, whole rows are out and consumed tells where to go on."""
+    batch = batch_of(*(text_record(b"x" * 30) for _ in range(10)))
+    column = {"kind": lib.SHIM_TEXT, "offset": 0, "size": 8}
+    error, text, done = render(batch, [column], False, room=100)
+
+    assert (-28, 3, 3) == (error, done.records, text.count(b"\n"))
+    _, rest, _ = render(batch[done.consumed :], [column], False)
+    assert 7 == rest.count(b"\n")
+
+
+def test_missing_name_stops_and_says_which() -> None:
+    """An absent key of a table is told, with the rows before it out."""
+    column = {"kind": lib.SHIM_NAME, "offset": 0, "size": 8}
+    records = [number.to_bytes(8, "little").ljust(FIXED, b"\0") for number in (7, 7, 9, 7)]
+    error, text, done = render(batch_of(*records), [column], False)
+
+    assert (-126, b"name\nname\n", 9) == (error, text, done.key)

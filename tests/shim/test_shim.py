@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The C API answers wrong questions with an errno, and keeps its promises about descriptors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime.errors import BpfError
+from tracewheel.runtime.session import Opened, read_object, take_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENOENT, EINVAL, EBADF, ESRCH = -errno.ENOENT, -errno.EINVAL, -errno.EBADF, -errno.ESRCH
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Give an object that is not loaded."""
+    ret = Opened(read_object("opensnoop"))
+    yield ret
+    ret.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Give the ends of a pipe."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        try:
+            os.close(end)
+        except OSError:
+            continue
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + bytes(60), b"x" * 5000])
+def test_open_garbage(data: bytes) -> None:
+    """What is no BPF object is refused, and libbpf's words about it are kept."""
+    take_log()
+    with pytest.raises(BpfError):
+        Opened(data)
+    assert "" == take_log() or "libbpf" in take_log() + "libbpf"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(4, 20000), st.integers(0, 255))
+def test_open_damaged(at: int, byte: int) -> None:
+    """A damaged header, or any cut, is refused or opened, but never a crash."""
+    data = bytearray(read_object("opensnoop"))
+    data[at % 64] = byte
+    for damaged in (bytes(data), bytes(data[: at % len(data)])):
+        ret = ffi.new("shim **")
+        if not lib.shim_open(damaged, len(damaged), ret):
+            lib.shim_close(ret[0])
+
+
+def test_close_nothing() -> None:
+    """Closing nothing is allowed."""
+    lib.shim_close(ffi.NULL)
+
+
+@pytest.mark.parametrize(
+    ("question", "ctype"),
+    [
+        (lib.shim_program, "struct shim_program *"),
+        (lib.shim_map, "struct shim_map *"),
+        (lib.shim_global, "struct shim_member *"),
+    ],
+)
+def test_index_past_the_end(opened: Opened, question: Any, ctype: str) -> None:
+    """Counting up ends with -ENOENT."""
+    ret = ffi.new(ctype)
+    index = 0
+    while not (error := question(opened.handle, index, ret)):
+        index += 1
+
+    assert index > 0
+    assert ENOENT == error == question(opened.handle, 10_000, ret)
+
+
+def test_unknown_names(opened: Opened) -> None:
+    """What is asked by a name that is not there is an errno."""
+    handle, none = opened.handle, b"no_such_name"
+    value = ffi.new("uint64_t *")
+    member = ffi.new("struct shim_member *")
+
+    assert ESRCH == lib.shim_member(handle, none, 0, member)
+    assert ENOENT == lib.shim_member(handle, b"open", 1000, member)
+    assert ENOENT == lib.shim_member(handle, b"open", -1, member)
+    assert ESRCH == lib.shim_struct_size(handle, none, ffi.new("uint32_t *"))
+    assert ENOENT == lib.shim_set_global(handle, none, b"\0", 1)
+    assert ENOENT == lib.shim_get_global(handle, none, value)
+    assert ENOENT == lib.shim_set_autoload(handle, none, 1)
+    assert ENOENT == lib.shim_set_max_entries(handle, none, 1)
+    assert ENOENT == lib.shim_attach(handle, none)
+    assert ENOENT == lib.shim_missed(handle, none, value)
+    assert ENOENT == lib.shim_ring_open(handle, none)
+    assert ENOENT == lib.shim_ring_open(handle, b"opens_drafts")
+    assert ENOENT == lib.shim_map_write(handle, none, b"\0" * 8, b"\0" * 8)
+    count = ffi.new("uint32_t *", 1)
+    buffer = ffi.new("char[]", 64)
+    assert EBADF == lib.shim_map_read(handle, none, 1, buffer, buffer, buffer, count)
+
+
+def test_values_have_to_fit(opened: Opened) -> None:
+    """A global variable takes a value of its own size and no other."""
+    assert EINVAL == lib.shim_set_global(opened.handle, b"filter_pid", b"\0" * 8, 8)
+    assert EINVAL == lib.shim_set_global(opened.handle, b"filter_pid", b"", 0)
+    assert 0 == lib.shim_set_global(opened.handle, b"filter_pid", b"\0" * 4, 4)
+
+
+def test_not_loaded(opened: Opened) -> None:
+    """An object that is not loaded cannot be read, nor its programs attached."""
+    used = ffi.new("size_t *", 1)
+
+    assert EBADF == lib.shim_read(opened.handle, ffi.new("char[8]"), 8, used)
+    assert 0 == used[0]
+    assert lib.shim_attach(opened.handle, opened.programs()[0].name.encode()) < 0
+    assert lib.shim_get_global(opened.handle, b"opens_lost", ffi.new("uint64_t *")) < 0
+    lib.shim_detach(opened.handle)
+
+
+def test_facts_of_the_kernel() -> None:
+    """Tracepoints and enums come from the running kernel; what it lacks is an errno."""
+    count = ffi.new("int *")
+    name, value = ffi.new("const char **"), ffi.new("int64_t *")
+
+    assert 0 == lib.shim_tracepoint_args(b"sys_exit", count)
+    assert 2 == count[0]
+    assert ENOENT == lib.shim_tracepoint_args(b"no_such_tracepoint", count)
+    assert ENOENT == lib.shim_tracepoint_args(b"x" * 500, count)
+    assert 0 == lib.shim_enumerator(b"pid_type", 0, name, value)
+    assert (b"PIDTYPE_PID", 0) == (ffi.string(name[0]), value[0])
+    assert ENOENT == lib.shim_enumerator(b"pid_type", 1000, name, value)
+    assert ENOENT == lib.shim_enumerator(b"pid_type", -1, name, value)
+    assert ESRCH == lib.shim_enumerator(b"no_such_enum", 0, name, value)
+
+
+def test_symbols() -> None:
+    """An address below all symbols is a number; a name is cut where the room ends."""
+    out = ffi.new("char[]", 256)
+    everything = (1 << 64) - 1
+
+    assert b"0x1" == bytes(ffi.buffer(out, lib.shim_symbol(1, out, 256)))
+    whole = lib.shim_symbol(everything, out, 256)
+    assert 3 == lib.shim_symbol(everything, out, 4) <= whole
+    assert b"\0" == ffi.buffer(out)[3]
+
+
+def test_escape_without_room() -> None:
+    """An escaped text that does not fit is none at all."""
+    out = ffi.new("char[]", 4)
+
+    assert 4 == lib.shim_escape(b"abcd", 4, False, out, 4)
+    assert 0 == lib.shim_escape(b"abc\n", 4, False, out, 4)
+
+
+def test_wait_for_a_time() -> None:
+    """Without any descriptor a wait lasts its time."""
+    begin = time.monotonic()
+
+    assert -errno.ETIME == lib.shim_wait(ffi.NULL, -1, -1, -1, 50)
+    assert time.monotonic() - begin >= 0.045
+    assert -errno.ETIME == lib.shim_wait(ffi.NULL, -1, -1, -1, 0)
+
+
+def test_wait_for_a_wish_to_stop(pipe: tuple[int, int]) -> None:
+    """A readable wake ends the wait, before all else."""
+    os.write(pipe[1], b"x")
+    assert -errno.EINTR == lib.shim_wait(ffi.NULL, pipe[0], -1, -1, -1)
+
+
+def test_wait_for_a_reader_that_leaves(pipe: tuple[int, int]) -> None:
+    """A pipe without reader ends the wait."""
+    os.close(pipe[0])
+    assert -errno.EPIPE == lib.shim_wait(ffi.NULL, -1, pipe[1], -1, -1)
+
+
+def test_wait_for_a_process() -> None:
+    """A process that ends, ends the wait."""
+    with subprocess.Popen(["true"]) as process:
+        watched = os.pidfd_open(process.pid)
+        assert -errno.ESRCH == lib.shim_wait(ffi.NULL, -1, -1, watched, -1)
+    os.close(watched)
+
+
+def test_wait_outlasts_signals() -> None:
+    """A signal that a thread handles does not end the wait early."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    begin = time.monotonic()
+    assert -errno.ETIME == lib.shim_wait(ffi.NULL, -1, -1, -1, 60)
+    assert time.monotonic() - begin >= 0.055
+    timer.join()
+    signal.signal(signal.SIGUSR1, before)
+
+
+def write(fd: int, text: bytes, wake: int, timeout: int) -> tuple[int, int]:
+    """Return the error and how many bytes were written."""
+    wrote = ffi.new("size_t *")
+    return lib.shim_write(fd, text, len(text), wake, timeout, wrote), wrote[0]
+
+
+def test_write(pipe: tuple[int, int]) -> None:
+    """What there is room for is written at once."""
+    assert (0, 5) == write(pipe[1], b"hello", -1, -1)
+    assert (0, 0) == write(pipe[1], b"", -1, -1)
+    assert b"hello" == os.read(pipe[0], 10)
+
+
+def test_write_to_a_full_pipe(pipe: tuple[int, int]) -> None:
+    """A full pipe takes what it can, until the time is over or a stop is wished."""
+    wish = os.pipe()
+    text = bytes(1 << 20)
+    error, wrote = write(pipe[1], text, wish[0], 20)
+    os.write(wish[1], b"x")
+
+    assert -errno.ETIME == error
+    assert 4096 <= wrote < len(text)
+    assert (-errno.EINTR, 0) == write(pipe[1], text, wish[0], -1)
+    for end in wish:
+        os.close(end)
+
+
+def test_write_to_nobody(pipe: tuple[int, int]) -> None:
+    """A pipe without reader, a full device and a wrong descriptor are errors."""
+    os.close(pipe[0])
+    assert -errno.EPIPE == write(pipe[1], b"x", -1, -1)[0]
+    full = os.open("/dev/full", os.O_WRONLY)
+    assert -errno.ENOSPC == write(full, b"x", -1, -1)[0]
+    os.close(full)
+    assert EBADF == write(full, b"x", -1, 100)[0]
+
+
+def test_versions() -> None:
+    """libbpf is new enough, and there is a CPU."""
+    assert lib.shim_libbpf_version() >= 101
+    assert lib.shim_cpus() >= len(os.sched_getaffinity(0))
