@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 from tracewheel.runtime import cli
 from tracewheel.runtime.shapes import Stream
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 COMMANDS = Path(sys.executable).parent
 LIMIT_S = 120  # emulated machines are slow
+
+settings.register_profile("tracewheel", deadline=None, database=None)
+settings.load_profile("tracewheel")
 
 
 class Run:
@@ -191,7 +196,8 @@ class Kernel:
         """Return those that a process has a descriptor of."""
         text = ""
         for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-            text += info.read_text()
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                text += info.read_text()
         found = re.findall(r"^(prog|map|link)_id:\s(\d+)$", text, re.MULTILINE)
         return {(kind, int(number)) for kind, number in found}
 

@@ -59,7 +59,7 @@ columns_of_any_kind = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.binary(max_size=300), max_size=8), columns_of_any_kind, st.booleans())
 def test_any_record(records: list[bytes], columns: list[dict[str, Any]], as_json: bool) -> None:
     """Short records are counted as bad, all others give a row of nothing but printable text."""
@@ -74,7 +74,7 @@ def test_any_record(records: list[bytes], columns: list[dict[str, Any]], as_json
         assert done.records == len([json.loads(line) for line in shown.splitlines()])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_batch(batch: bytes) -> None:
     """A batch of noise is refused or read to its end, never beyond."""
@@ -91,7 +91,7 @@ def text_record(text: bytes, state: int = 0) -> bytes:
     return part.ljust(FIXED, b"\0") + text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_json_loses_no_byte(text: bytes) -> None:
     """JSON gives the text back: itself where it is UTF-8, else in base64 beside it."""
@@ -103,7 +103,7 @@ def test_json_loses_no_byte(text: bytes) -> None:
     assert text == (decoded["name"].encode() if kept is None else kept)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200), st.booleans())
 def test_escape_is_unambiguous(
     unescape: Callable[[str], bytes], text: bytes, ascii_only: bool

@@ -150,11 +150,11 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
     with output.Stop() as stop:
         out = output.Output(request.output, stop)
         with session.Session(name, request) as tracing:
-            say(_banner(tool, name))
             for ladder, rung in tracing.taken.items():
                 note = tool.rungs.get(f"{ladder}__{rung}")
                 if note:
                     say(f"{name}: {ladder} by {rung}: {note}")
+            say(_banner(tool, name))
             try:
                 counts = run(tracing, tool, out, stop)
                 _conclude(name, request, tracing, out, counts)

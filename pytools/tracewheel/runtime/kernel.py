@@ -174,20 +174,29 @@ def cgroup_root() -> str:
     raise NotSupported("cannot select a cgroup: no cgroup2 file system is mounted")
 
 
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0  # it has gone while we looked
+
+
 def parse_cgroup(text: str) -> tuple[int, int]:
     """Return (id, depth below the root) of a cgroup given by its path or id."""
     root = cgroup_root()
     if text.isascii() and text.isdigit():
+        number = parse_count(text, 1, 2**64 - 1)
         for path, _, _ in os.walk(root):
-            if os.stat(path).st_ino == int(text):
+            if _inode(path) == number:
                 break
         else:
-            raise TargetGone(f"cannot find cgroup {text} below {root}")
+            raise TargetGone(f"cannot find cgroup {number} below {root}")
     else:
         path = os.path.normpath(text)
         if not (path == root or path.startswith(root + "/")):
             path = os.path.normpath(root + "/" + text)
-        if "\0" in text or not path.startswith(root) or not os.path.isdir(path):
+        inside = path == root or path.startswith(root + "/")
+        if "\0" in text or not inside or not os.path.isdir(path):
             raise TargetGone(f"cannot find cgroup {text!r} below {root}")
     depth = 0 if path == root else os.path.relpath(path, root).count("/") + 1
     return os.stat(path).st_ino, depth

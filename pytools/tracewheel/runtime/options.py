@@ -124,8 +124,6 @@ class Request:
             raise UsageError("the interval is longer than the duration")
         if isinstance(tool, Stream):
             self.columns()  # raises what is wrong with them before anything is traced
-        if isinstance(tool, Stream):
-            self.columns()
 
     def __getattr__(self, name: str) -> Any:
         return self.__dict__["values"].get(name)

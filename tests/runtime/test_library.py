@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The tools as Python objects give what the commands print."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tracewheel
+from tracewheel.runtime import cli
+from tracewheel.runtime.errors import BpfError, UsageError
+from tracewheel.runtime.shapes import Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+HISTOGRAMS = [n for n in cli.tool_names() if isinstance(cli.load_tool(n)[0], Histogram)]
+NAMES = [b"plain", "grün".encode(), b"\xff\xfe", b"a\nb", b"\x1b[31m"]
+
+
+def opens_of(path: bytes, times: int = 1) -> None:
+    """Open a file."""
+    for _ in range(times):
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
+
+
+@pytest.fixture
+def opening(tmp_path: Path) -> Iterator[Path]:
+    """Open a file again and again in another thread."""
+    watched, over = tmp_path / "watched", threading.Event()
+
+    def open_on() -> None:
+        while not over.is_set():
+            opens_of(os.fsencode(watched))
+
+    thread = threading.Thread(target=open_on)
+    thread.start()
+    yield watched
+    over.set()
+    thread.join()
+
+
+def test_records(tmp_path: Path) -> None:
+    """Texts come back as the bytes they were, results and times as numbers."""
+    paths = [os.fsencode(tmp_path) + b"/" + name for name in NAMES]
+    before = time.time_ns()
+    found = []
+    with tracewheel.opensnoop.trace(pid=os.getpid(), path="*/test_records*") as events:
+        for path in paths:
+            opens_of(path)
+        for event in events:
+            found.append(event)
+            if len(found) == len(paths):
+                break
+        assert {} == events.losses()
+
+    assert paths == [os.fsencode(event.path) for event in found]
+    assert {os.getpid()} == {event.pid for event in found}
+    assert all(event.ret >= 0 for event in found)
+    assert all(before <= event.time <= time.time_ns() for event in found)
+
+
+def test_duration_ends_a_flood(opening: Path) -> None:
+    """A duration ends though events keep coming, and loses none that it has seen."""
+    begin = time.monotonic()
+    options = {"pid": os.getpid(), "name": opening.name, "duration": 0.3}
+    with tracewheel.opensnoop.trace(**options) as events:
+        found = sum(1 for _ in events)
+
+    assert found > 0
+    assert time.monotonic() - begin < 60
+
+
+def test_glob_too_large_for_the_kernel(tmp_path: Path) -> None:
+    """A glob that is matched in user space drops no batch that holds other names."""
+    glob = "*a" + "?" * 12
+    wanted = os.fsencode(tmp_path) + b"/a23456789012b"
+    found = []
+    with tracewheel.opensnoop.trace(pid=os.getpid(), name=glob, duration=1e6) as events:
+        for _ in range(5):
+            opens_of(os.fsencode(tmp_path / "other"), 2003)
+            opens_of(wanted)
+        for event in events:
+            found.append(event.path)
+            if len(found) == 5:
+                break
+
+    assert [os.fsdecode(wanted)] * 5 == found
+
+
+@pytest.mark.parametrize("name", HISTOGRAMS)
+def test_histograms(name: str) -> None:
+    """A histogram can be read at any time and at intervals, and its counts only grow."""
+    with getattr(tracewheel, name).trace(interval=0.1, count=3) as tracing:
+        reports = list(tracing)
+        total = sum(histogram.total for histogram in tracing.read())
+
+    assert 3 == len(reports)
+    assert sum(each.total for report in reports for each in report) <= total
+
+
+def test_leaving_unloads(kernel: Any, until: Any) -> None:
+    """Leaving the context detaches and unloads, also by an exception."""
+    held = set()
+    with pytest.raises(ZeroDivisionError), tracewheel.opensnoop.trace():
+        held = kernel.held_by(os.getpid())
+        _ = 1 // 0
+
+    assert {"prog", "map"} <= {kind for kind, _ in held}
+    assert set() == kernel.held_by(os.getpid())
+    until(lambda: not held & kernel.all())
+
+
+def test_wrong_uses() -> None:
+    """What makes no sense is told."""
+    tracing = tracewheel.opensnoop.trace()
+    with pytest.raises(BpfError, match="with statement"):
+        next(iter(tracing))
+    with pytest.raises(UsageError, match="no option"):
+        tracewheel.opensnoop.trace(no_such_option=1)
+    with tracing, pytest.raises(UsageError, match="no histograms"):
+        tracing.read()
+    for name in HISTOGRAMS:
+        with (
+            getattr(tracewheel, name).trace() as other,
+            pytest.raises(UsageError, match="interval"),
+        ):
+            next(iter(other))
