@@ -5,6 +5,9 @@
 #include "pair.bpf.h"
 #include "read.bpf.h"
 
+#define TASK_RUNNING 0
+#define TASK_DEAD 0x80
+
 const volatile bool per_process;
 const volatile bool per_thread;
 const volatile bool per_cpu;
@@ -20,58 +23,90 @@ struct wait {
 	ev_comm comm;
 };
 
-PAIRS(starts, __u32, __u64, 16384);
+/*
+ * When a task began to wait, 0 while it does not. An entry stays until its task ends, so most
+ * changes take no lock.
+ */
+PAIRS(starts, __u32, __u64, 65536);
 HISTOGRAMS(waits, wait, 16384);
 
-/* The filters judge the task that waits, here, so that others cost no map work. */
-static __always_inline void queued(struct task_struct *task, __u64 flags, bool typed)
+/* The filters judge the task that waits, whoever wakes it. */
+static __always_inline bool wait_filtered_out(struct task_struct *task, __u32 tid, bool typed)
 {
-	__u32 tid = READ(typed, task, pid);
-	__u64 now;
-
-	/* The idle task, which every CPU has as 0, waits for nothing. */
-	if (!tid || ids_filtered_out((__u64)READ(typed, task, tgid) << 32 | tid) ||
-	    task_traits_filtered_out(task))
-		return;
-	now = bpf_ktime_get_ns();
-	pair_begin(starts, &tid, &now, flags);
+	return ids_filtered_out((__u64)READ(typed, task, tgid) << 32 | tid) ||
+	       task_traits_filtered_out(task);
 }
 
-static __always_inline int woken(struct task_struct *task, bool typed)
+static __always_inline int woken(struct task_struct *task, bool is_new, bool typed)
 {
-	/* Woken before it left the CPU: it does not wait. Woken while it waits: it waits on. */
-	if (!typed_task_on_cpu(task, typed))
-		queued(task, BPF_NOEXIST, typed);
+	__u32 tid = READ(typed, task, pid);
+	__u64 *start, now;
+
+	/* Woken before it has left the CPU: it does not wait. */
+	if (typed_task_on_cpu(task, typed) || wait_filtered_out(task, tid, typed))
+		return 0;
+	now = bpf_ktime_get_ns();
+	start = bpf_map_lookup_elem(&starts, &tid);
+	if (!start)
+		pair_begin(starts, &tid, &now, BPF_ANY);
+	else if (!*start || is_new) /* else preempted on its way to sleep: it waits since then */
+		*start = now;
 	return 0;
+}
+
+static __always_inline void left(struct task_struct *task, bool preempted, bool typed)
+{
+	__u32 tid = READ(typed, task, pid), state = typed_task_state(task, typed);
+	bool waits = preempted || state == TASK_RUNNING;
+	__u64 *start, now;
+
+	/* The idle task, which every CPU has as 0, waits for nothing. */
+	if (!tid || wait_filtered_out(task, tid, typed))
+		return;
+	if (state & TASK_DEAD) {
+		bpf_map_delete_elem(&starts, &tid);
+		return;
+	}
+	now = waits ? bpf_ktime_get_ns() : 0;
+	start = bpf_map_lookup_elem(&starts, &tid);
+	if (start)
+		*start = now;
+	else if (waits)
+		pair_begin(starts, &tid, &now, BPF_ANY);
+}
+
+static __always_inline void came(struct task_struct *task, bool typed)
+{
+	__u32 tid = READ(typed, task, pid), cpu = bpf_get_smp_processor_id();
+	__u64 *start = bpf_map_lookup_elem(&starts, &tid), lasted;
+	struct wait wait = {};
+
+	if (!start || !*start)
+		return;
+	lasted = bpf_ktime_get_ns() - *start;
+	*start = 0;
+	if (lasted < least_ns || (filter_cpu >= 0 && cpu != filter_cpu))
+		return;
+	if (per_cpu)
+		wait.cpu = cpu;
+	if (per_pidns)
+		wait.pidns = BPF_CORE_READ(task, nsproxy, pid_ns_for_children, ns.inum);
+	if (per_process) {
+		wait.pid = READ(typed, task, tgid);
+		BPF_CORE_READ_STR_INTO(&wait.comm, task, group_leader, comm);
+	}
+	if (per_thread) {
+		wait.tid = tid;
+		BPF_CORE_READ_STR_INTO(&wait.comm, task, comm);
+	}
+	hist_add(waits, &wait, lasted);
 }
 
 static __always_inline int switched(bool preempted, struct task_struct *prev,
 				    struct task_struct *next, bool typed)
 {
-	__u32 tid = READ(typed, next, pid);
-	struct wait wait = {};
-	__u64 start, lasted;
-
-	if (preempted || !typed_task_state(prev, typed))
-		queued(prev, BPF_ANY, typed);
-	if (!tid || !pair_end(starts, &tid, &start))
-		return 0;
-	lasted = bpf_ktime_get_ns() - start;
-	if (lasted < least_ns || (filter_cpu >= 0 && bpf_get_smp_processor_id() != filter_cpu))
-		return 0;
-	if (per_cpu)
-		wait.cpu = bpf_get_smp_processor_id();
-	if (per_pidns)
-		wait.pidns = BPF_CORE_READ(next, nsproxy, pid_ns_for_children, ns.inum);
-	if (per_process) {
-		wait.pid = READ(typed, next, tgid);
-		BPF_CORE_READ_STR_INTO(&wait.comm, next, group_leader, comm);
-	}
-	if (per_thread) {
-		wait.tid = tid;
-		BPF_CORE_READ_STR_INTO(&wait.comm, next, comm);
-	}
-	hist_add(waits, &wait, lasted);
+	left(prev, preempted, typed);
+	came(next, typed);
 	return 0;
 }
 
@@ -85,13 +120,13 @@ int BPF_PROG(wait__tp_btf__switch, bool preempt, struct task_struct *prev,
 SEC("tp_btf/sched_wakeup")
 int BPF_PROG(wait__tp_btf__wakeup, struct task_struct *task)
 {
-	return woken(task, true);
+	return woken(task, false, true);
 }
 
 SEC("tp_btf/sched_wakeup_new")
 int BPF_PROG(wait__tp_btf__new, struct task_struct *task)
 {
-	return woken(task, true);
+	return woken(task, true, true);
 }
 
 SEC("raw_tp/sched_switch")
@@ -104,11 +139,11 @@ int BPF_PROG(wait__raw_tp__switch, bool preempt, struct task_struct *prev,
 SEC("raw_tp/sched_wakeup")
 int BPF_PROG(wait__raw_tp__wakeup, struct task_struct *task)
 {
-	return woken(task, false);
+	return woken(task, false, false);
 }
 
 SEC("raw_tp/sched_wakeup_new")
 int BPF_PROG(wait__raw_tp__new, struct task_struct *task)
 {
-	return woken(task, false);
+	return woken(task, true, false);
 }

@@ -83,6 +83,9 @@ static __always_inline __u32 log2_of(__u64 value)
 
 static __always_inline __u32 hist_slot(__u64 value)
 {
+	/* Clocks of two CPUs may differ a little: what seems to end before it began took no time. */
+	if (value >> 63)
+		return 0;
 	/* Beyond 2^43 (two hours in ns) the product would overflow; precision is no issue there. */
 	value = value >> 43 ? (value >> 20) * hist_scale : (value * hist_scale) >> 20;
 	if (value < 16)

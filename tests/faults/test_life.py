@@ -100,12 +100,11 @@ def test_reader_leaves_before_the_report(
     assert "Traceback" not in tool.err
 
 
-@pytest.mark.parametrize("form", ["--help", "--version"])
-def test_help_for_a_reader_that_leaves(run: Any, tool_name: str, form: str) -> None:
+def test_help_for_a_reader_that_leaves(run: Any, tool_name: str) -> None:
     """Help that nobody reads to its end is no failure."""
     source, end = os.pipe()
     os.close(source)
-    with run(tool_name, form, stdout=end) as tool:
+    with run(tool_name, "--help", stdout=end) as tool:
         os.close(end)
         tool.ended()
 
@@ -145,7 +144,7 @@ def test_full_file_system(run: Any, tmp_path: Path) -> None:
     assert tool.json
 
 
-@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+@pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-"])
 def test_closed_descriptors(run: Any, tool_name: str, closed: str) -> None:
     """Without standard input or error a tool works."""
     with shell(run, f"exec {tool_name} --json --duration 0.1 {closed}") as tool:
@@ -155,7 +154,7 @@ def test_closed_descriptors(run: Any, tool_name: str, closed: str) -> None:
     assert tool.summary["losses"] == {}
 
 
-@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_closed_output(run: Any, tmp_path: Path, tool_name: str, closed: str) -> None:
     """Without standard output a tool says so, and writes to nothing else that it has opened."""
     with shell(run, f"exec {tool_name} --json --duration 0.1 {closed}") as tool:

@@ -38,8 +38,16 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, shorten, flip, empty])
-@pytest.mark.parametrize("which", ["{}.bpf.o", "manifest"])
+@pytest.mark.parametrize(
+    ("which", "damage"),
+    [
+        ("{}.bpf.o", Path.unlink),
+        ("{}.bpf.o", shorten),
+        ("{}.bpf.o", flip),
+        ("manifest", Path.unlink),
+        ("manifest", empty),
+    ],
+)
 def test_damaged_object(
     tmp_path: Path, tool_name: str, which: str, damage: Callable[[Path], None]
 ) -> None:
@@ -48,9 +56,6 @@ def test_damaged_object(
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     damaged = copy / "bpf" / which.format(tool_name)
     damage(damaged)
-    # A bit of the manifest may belong to another tool.
-    if damaged.exists() and which == "manifest" and tool_name in damaged.read_text():
-        damaged.write_text(damaged.read_text().replace(tool_name, "other-tool"))
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = [{tool_name!r}];"
         "from tracewheel.runtime.cli import main; sys.exit(main())"
@@ -75,7 +80,7 @@ def test_isolated_interpreter(run: Any, tool_name: str) -> None:
     assert before == sorted(PACKAGE.rglob("*"))
 
 
-@pytest.mark.parametrize("python_path", [None, "", ":", ".", "POISON", "/no/such:POISON:"])
+@pytest.mark.parametrize("python_path", [None, "", "/no/such:POISON::."])
 def test_poisoned_folder(run: Any, tmp_path: Path, tool_name: str, python_path: str | None) -> None:
     """Nothing is imported from the working directory, nor from where PYTHONPATH points."""
     poison = "import os; os.write(2, b'poisoned by ' + __file__.encode()); os._exit(99)\n"
@@ -88,7 +93,6 @@ def test_poisoned_folder(run: Any, tmp_path: Path, tool_name: str, python_path: 
     env.pop("PYTHONPATH", None)
     if python_path is not None:
         env["PYTHONPATH"] = python_path.replace("POISON", str(tmp_path))
-    # What a tool imports as it goes, though nothing may be traced.
     with run(tool_name, "--json", "--duration", "0.1", env=env, cwd=tmp_path) as tool:
         tool.ended()
 

