@@ -43,7 +43,13 @@ static __always_inline bool submitter_filtered_out(struct request *rq)
 /* Both ends of a request decide alike: start_time_ns changes only by merges, before the issue. */
 static __always_inline bool request_sampled_out(struct request *rq, bool typed)
 {
-	return sampled_out((__u64)rq + READ(typed, rq, start_time_ns));
+	__u64 address;
+
+	if (sample_rate == 1)
+		return false;
+	/* A copy, because the verifier lets nobody calculate with a pointer. */
+	bpf_probe_read_kernel(&address, sizeof(address), &rq);
+	return sampled_out(address + READ(typed, rq, start_time_ns));
 }
 
 static __always_inline int began(struct request *rq, bool issued, bool typed)

@@ -24,7 +24,8 @@
 		if (error && error != -17)                                                     \
 			__sync_fetch_and_add(&name##_lost, 1);                                 \
 	}                                                                                      \
-	static __always_inline __maybe_unused bool name##_end(const key_type *key, value_type *ret)           \
+	static __always_inline __maybe_unused bool name##_end(const key_type *key,             \
+							      value_type *ret)                 \
 	{                                                                                      \
 		value_type *value = bpf_map_lookup_elem(&name, key);                           \
 		if (!value)                                                                    \

@@ -218,9 +218,11 @@ def test_milliseconds(trace: Any, disk: Disk) -> None:
     assert bounds(tool)[0] <= took / 1000
 
 
-def test_sampling(trace: Any, disk: Disk) -> None:
+@pytest.mark.parametrize("rung", ["tp_btf", "raw_tp"])
+def test_sampling(trace: Any, disk: Disk, rung: str) -> None:
     """--sample-rate 2 counts some requests, not all, says so, and loses none."""
-    tool = trace("biolatency", "-d", disk.name, "--sample-rate", "2")
+    forced = [f"--rung={ladder}={rung}" for ladder in LADDERS[:2]]
+    tool = trace("biolatency", "-d", disk.name, "--sample-rate", "2", *forced)
     disk.read(101)
     tool.end()
 

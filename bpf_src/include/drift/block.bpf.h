@@ -15,8 +15,16 @@
  */
 const volatile __u32 argc_block_rq_issue;
 
-#define traced_request(ctx)                                                                    \
-	((struct request *)(argc_block_rq_issue == 1 ? (ctx)[0] : (ctx)[1]))
+static __always_inline struct request *traced_request(const unsigned long long *ctx)
+{
+	unsigned long long request;
+
+	if (argc_block_rq_issue == 1)
+		return (void *)ctx[0];
+	request = ctx[1];
+	barrier_var(request); /* keeps both loads at constant offsets, as the verifier demands */
+	return (void *)request;
+}
 
 /*
  * Linux commit f3fa33acca9f ("block: remove the ->rq_disk field in struct request") (in v5.17)
