@@ -47,6 +47,8 @@ for _ in range(1500):
     while time.thread_time() < end:
         pass
     time.sleep(random.uniform(0, 0.003))
+print("done", flush=True)
+input()
 """
 
 
@@ -72,12 +74,15 @@ def runqlat(bench: Bench, maker: str) -> None:
         return
     pin = ["taskset", "--cpu-list", str(CPUS[-1])]
     hog = [*pin, str(BUILD / "storm"), "getppid", str(10**12), str(CPUS[-1])]
-    waiting = subprocess.Popen([*pin, sys.executable, "-c", _WORK_AND_REST], stdin=subprocess.PIPE)
+    work = [*pin, sys.executable, "-c", _WORK_AND_REST]
+    waiting = subprocess.Popen(work, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     hogs = [subprocess.Popen(hog) for _ in range(3)]
     try:
         script = _LIST_WAITS.format(pid=waiting.pid)
         with _compared(bench, "runqlat", script, "-p", str(waiting.pid)):
-            waiting.communicate(b"\n", timeout=120)
+            assert waiting.stdin and waiting.stdout
+            waiting.stdin.write(b"\n")
+            waiting.stdout.readline()  # Not its end, with which runqlat would end, too.
     finally:
         for process in (waiting, *hogs):
             process.kill()
@@ -89,7 +94,7 @@ def read_percentiles(output: str) -> tuple[int, dict[str, float]]:
     for line in output.splitlines():
         found = json.loads(line)
         if "percentiles" in found:
-            scale = {"ns": 1, "us": 1e3, "ms": 1e6}[found["unit"]]
+            scale = {"usecs": 1e3, "msecs": 1e6}[found["unit"]]
             percentiles = {name: value * scale for name, value in found["percentiles"].items()}
             return found["count"], percentiles
     raise ValueError(f"no histogram in {output[-300:]!r}")
