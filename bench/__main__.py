@@ -18,6 +18,7 @@ from .session import PROBE
 EACH_RUN = {
     "start": measure.start,
     "storm": measure.storm,
+    "floor": measure.floor,
     "pair": measure.pair,
     "kernel": measure.kernel,
     "event": measure.event,

@@ -84,6 +84,17 @@ def storm(bench: Bench, maker: str) -> None:
     )
 
 
+def floor(bench: Bench, maker: str) -> None:
+    """Load one CPU with a call that nobody traces, beside an empty program for all calls."""
+    if maker != BPFTRACE:
+        return
+    empty = bench.peers.command("bin/bpftrace", "-e", "rawtracepoint:sys_exit {}")
+    with Session("floor", empty) as session:
+        session.wait_for("Attached")
+        untraced = _call("getppid", bench.opens * 5, CPUS[-1:])
+    bench.note(OURS, floor_ns=untraced.nanoseconds / untraced.count)
+
+
 def pair(bench: Bench, maker: str) -> None:
     """Load two CPUs with opens."""
     with bench.session(maker) as session:
