@@ -167,14 +167,15 @@ static __always_inline int opened_within(void *ctx, int dirfd, struct filename *
 		struct pt_regs *regs = current_registers();
 
 		call.number = __syscall_number(regs, READ_BY_PROBE);
-		if (is_open(&call))
+		/* What io_uring finds no fast way to open, a worker of its opens once more. */
+		if (is_open(&call) || (__s64)file == -11)
 			return 0;
 	}
 	return opened(ctx, dirfd, NULL, BPF_CORE_READ(name, name), BPF_CORE_READ(op, open_flag),
 		      BPF_CORE_READ(op, mode), (__u64)file >= -4095ul ? (__s64)file : EV_NO_RESULT);
 }
 
-/* do_filp_open() is called do_file_open() from v7.1 on. */
+/* do_filp_open() under the name that it has in v7.2. */
 SEC("fexit/do_file_open")
 int BPF_PROG(all__fexit, int dirfd, struct filename *name, const struct open_flags *op,
 	     struct file *file)
