@@ -11,13 +11,15 @@
 #include "record.bpf.h"
 
 #define HIST_SLOTS 496
+#define HIST_SUM HIST_SLOTS /* where the values themselves are added up */
 
 struct hist {
-	__u64 slots[HIST_SLOTS];
+	__u64 slots[HIST_SLOTS + 1];
 };
 
 const volatile __u64 hist_scale = 1 << 20;
-const volatile bool hist_keyed; /* the key is not always the same: use the map NAME_by */
+const volatile bool hist_keyed;  /* the key is not always the same: use the map NAME_by */
+const volatile bool hist_summed; /* add the values up, too */
 
 /*
  * HISTOGRAMS(waits, wait_key, 16384): a per-CPU array for the one histogram of all events, a hash
@@ -41,28 +43,47 @@ const volatile bool hist_keyed; /* the key is not always the same: use the map N
 		__type(value, __u64);                                                          \
 	} name##_by SEC(".maps");                                                              \
 	__u64 name##_lost;                                                                     \
+	static __always_inline bool name##_raise(const struct name##_slot *at, __u64 amount)   \
+	{                                                                                      \
+		__u64 *count = bpf_map_lookup_elem(&name##_by, at);                            \
+		if (!count) {                                                                  \
+			bpf_map_update_elem(&name##_by, at, &(__u64){ 0 }, BPF_NOEXIST);       \
+			count = bpf_map_lookup_elem(&name##_by, at);                           \
+		}                                                                              \
+		if (count)                                                                     \
+			__sync_fetch_and_add(count, amount);                                   \
+		return count;                                                                  \
+	}                                                                                      \
 	static __always_inline void name##_add(const struct key_type *key, __u64 value)        \
 	{                                                                                      \
-		__u32 slot = hist_slot(value);                                                 \
+		__u32 slot;                                                                    \
+		/* Clocks of two CPUs may differ a little: what seems to end before it began   \
+		 * took no time. */                                                            \
+		if (value >> 63)                                                               \
+			value = 0;                                                             \
+		slot = hist_slot(value);                                                       \
 		if (!hist_keyed) {                                                             \
 			struct hist *hist = bpf_map_lookup_elem(&name, &(__u32){ 0 });         \
-			if (hist && slot < HIST_SLOTS)                                         \
-				__sync_fetch_and_add(&hist->slots[slot], 1);                   \
+			if (!hist || slot >= HIST_SLOTS)                                       \
+				return;                                                        \
+			__sync_fetch_and_add(&hist->slots[slot], 1);                           \
+			if (hist_summed)                                                       \
+				__sync_fetch_and_add(&hist->slots[HIST_SUM], value);           \
 			return;                                                                \
 		}                                                                              \
-		struct name##_slot at;                                                         \
+		struct name##_slot at, sum;                                                    \
 		__builtin_memset(&at, 0, sizeof(at));                                          \
 		at.key = *key;                                                                 \
 		at.slot = slot;                                                                \
-		__u64 *count = bpf_map_lookup_elem(&name##_by, &at);                           \
-		if (!count) {                                                                  \
-			bpf_map_update_elem(&name##_by, &at, &(__u64){ 0 }, BPF_NOEXIST);      \
-			count = bpf_map_lookup_elem(&name##_by, &at);                          \
+		sum = at;                                                                      \
+		sum.slot = HIST_SUM;                                                           \
+		if (!hist_summed || name##_raise(&sum, value)) {                               \
+			if (name##_raise(&at, 1))                                              \
+				return;                                                        \
+			if (hist_summed)                                                       \
+				name##_raise(&sum, -value);                                    \
 		}                                                                              \
-		if (count)                                                                     \
-			__sync_fetch_and_add(count, 1);                                        \
-		else                                                                           \
-			__sync_fetch_and_add(&name##_lost, 1);                                 \
+		__sync_fetch_and_add(&name##_lost, 1);                                         \
 	}
 
 #define hist_add(name, key, value) name##_add(key, value)
@@ -83,9 +104,6 @@ static __always_inline __u32 log2_of(__u64 value)
 
 static __always_inline __u32 hist_slot(__u64 value)
 {
-	/* Clocks of two CPUs may differ a little: what seems to end before it began took no time. */
-	if (value >> 63)
-		return 0;
 	/* Beyond 2^43 (two hours in ns) the product would overflow; precision is no issue there. */
 	value = value >> 43 ? (value >> 20) * hist_scale : (value * hist_scale) >> 20;
 	if (value < 16)

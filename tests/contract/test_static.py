@@ -33,7 +33,7 @@ NOBODY = 65534
 # Set by the runtime itself, by way of the options that all tools have in common.
 OF_THE_RUNTIME = re.compile("filter_|glob_|hist_|argc_|sample_rate$|with_stack$")
 # Letters that guide or custom give another meaning from tool to tool; long flags have none.
-MEANS_MANY = {f"-{letter}" for letter in "CFLPQTcdfghimnpqsuv"}
+MEANS_MANY = {f"-{letter}" for letter in "CFLPQTcdefghimnpqsuv"}
 GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}
 # Members of a map's definition that libbpf knows; record is the runtime's.
 MAP_MEMBERS = {

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tracewheel.runtime.errors import UsageError
-from tracewheel.runtime.histogram import PERCENTILES, Histogram, slot_bounds
+from tracewheel.runtime.histogram import PERCENTILES, Histogram, difference, slot_bounds
 
 SLOTS = 496
 WITHIN = 0.07
@@ -66,9 +66,19 @@ def test_merge(these: list[int], those: list[int]) -> None:
 
 
 @given(values_of_any_size, values_of_any_size)
-def test_minus(earlier: list[int], later: list[int]) -> None:
+def test_difference(earlier: list[int], later: list[int]) -> None:
     """What an earlier reading had is gone, what came since remains."""
-    assert histogram(later) == histogram(earlier + later).minus(histogram(earlier).slots)
+    both = histogram(earlier + later).slots
+    assert histogram(later).slots == difference(both, histogram(earlier).slots)
+
+
+def test_merge_of_sums() -> None:
+    """Sums add up; one that is unknown makes the whole unknown."""
+    summed = histogram([1024, 3072])._replace(sum=4.0)
+    merged = summed.merge(summed)
+
+    assert (8.0, 2.0) == (merged.sum, merged.average)
+    assert summed.merge(histogram([1024])).sum is None
 
 
 def test_merge_of_different_units() -> None:

@@ -157,6 +157,20 @@ def test_operations_apart(trace: Any, disk: Disk) -> None:
     assert list(expected) == list(counts(tool, "operation"))
 
 
+@pytest.mark.parametrize("apart", [[], ["-F"]])
+def test_average_and_total(trace: Any, disk: Disk, apart: list[str]) -> None:
+    """-e adds the exact sum, which lies between the bounds of the buckets."""
+    tool = trace("biolatency", "-d", disk.name, "-e", "--json", *apart)
+    disk.read(READS)
+    disk.write(WRITES)
+    tool.end()
+
+    least, most = bounds(tool)
+    assert least <= sum(each["sum"] for each in tool.json) <= most
+    for each in tool.json:
+        assert each["average"] == pytest.approx(each["sum"] / each["count"])
+
+
 def test_disk_filter(trace: Any, new_disk: Callable[[], Disk]) -> None:
     """-d leaves other disks out."""
     wanted, other = new_disk(), new_disk()

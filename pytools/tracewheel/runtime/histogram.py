@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tracewheel._shim import lib
 from tracewheel.runtime.errors import UsageError, say
 from tracewheel.runtime.meaning import MEANINGS, TABLES
+from tracewheel.runtime.options import UNITS
 from tracewheel.runtime.output import ReaderGone, escape
 from tracewheel.runtime.session import read_map
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tracewheel.runtime.shapes import Histogram as Shape
 
 _SLOTS = 496  # HIST_SLOTS of hist.bpf.h
+_SUM = _SLOTS  # HIST_SUM
 _STARS = 40
 _EPIPE, _ESRCH = -32, -3
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
@@ -40,17 +42,24 @@ class Histogram(NamedTuple):
     """A distribution: how many events fell into each log-linear slot.
 
     ``key`` tells which one it is (empty: of all events), ``unit`` what values are in, ``slots``
-    maps slot numbers to counts. Values are right within 6.25 %.
+    maps slot numbers to counts. Values are right within 6.25 %; their ``sum`` is exact, and None
+    unless it was asked for.
     """
 
     key: Mapping[str, Any]
     unit: str
     slots: Mapping[int, int]
+    sum: float | None = None
 
     @property
     def total(self) -> int:
         """The number of events."""
         return sum(self.slots.values())
+
+    @property
+    def average(self) -> float | None:
+        """The mean value, where the sum is known."""
+        return None if self.sum is None else self.sum / max(1, self.total)
 
     @property
     def buckets(self) -> list[tuple[float, float, int]]:
@@ -81,19 +90,17 @@ class Histogram(NamedTuple):
         slots = dict(self.slots)
         for slot, count in other.slots.items():
             slots[slot] = slots.get(slot, 0) + count
-        return self._replace(slots=slots)
-
-    def minus(self, earlier: Mapping[int, int]) -> Histogram:
-        """Return what came since an earlier reading."""
-        slots = {slot: count - earlier.get(slot, 0) for slot, count in self.slots.items()}
-        return self._replace(slots={slot: count for slot, count in slots.items() if count})
+        both = None if self.sum is None or other.sum is None else self.sum + other.sum
+        return self._replace(slots=slots, sum=both)
 
     def to_json(self) -> dict[str, Any]:
         """Return what --json prints."""
+        summed = {} if self.sum is None else {"sum": self.sum, "average": self.average}
         return {
             **self.key,
             "unit": self.unit,
             "count": self.total,
+            **summed,
             "percentiles": self.percentiles(),
             "buckets": self.buckets,
         }
@@ -121,6 +128,8 @@ class Histogram(NamedTuple):
             lines.append(f"{low:>10} -> {high:<10} : {count:<8} |{stars:<{_STARS}}|")
         found = "  ".join(f"{name} {_short(value)}" for name, value in self.percentiles().items())
         lines.append(f"count {self.total}  {found} {self.unit}")
+        if self.sum is not None and self.average is not None:
+            lines.append(f"average {_short(self.average)}  total {_short(self.sum)} {self.unit}")
         return "\n".join(lines) + "\n"
 
 
@@ -146,14 +155,15 @@ class Distributions:
     def read(self, since_last: bool = False) -> list[Histogram]:
         """Return the histograms that have events, the keys in ascending order."""
         slots = self._read_keyed() if self._keyed else self._read_single()
+        request = self._session.request
         found = []
         for key, counts in slots.items():
-            described = {m.name: _describe(m, key) for m in self._key}
-            histogram = Histogram(described, self._session.request.unit, counts)
             if since_last:
-                histogram = histogram.minus(self._earlier.get(key, {}))
-            if histogram.slots:
-                found.append(histogram)
+                counts = difference(counts, self._earlier.get(key, {}))
+            total = counts.pop(_SUM, 0) * UNITS[request.unit] / 2**30 if request.extension else None
+            if counts:
+                described = {m.name: _describe(m, key) for m in self._key}
+                found.append(Histogram(described, request.unit, counts, total))
         if since_last:
             self._earlier.update(slots)
         return sorted(found, key=lambda histogram: tuple(histogram.key.values()))
@@ -161,10 +171,11 @@ class Distributions:
     def _read_single(self) -> dict[bytes, dict[int, int]]:
         cpus = lib.shim_cpus()
         counts: dict[int, int] = {}
-        for _, value in read_map(self._session.handle, self._map, _SLOTS * 8 * cpus):
+        for _, value in read_map(self._session.handle, self._map, (_SLOTS + 1) * 8 * cpus):
             for at, number in enumerate(memoryview(value).cast("Q")):
                 if number:
-                    counts[at % _SLOTS] = counts.get(at % _SLOTS, 0) + number
+                    slot = at % (_SLOTS + 1)
+                    counts[slot] = counts.get(slot, 0) + number
         return {b"": counts}
 
     def _read_keyed(self) -> dict[bytes, dict[int, int]]:
@@ -173,6 +184,12 @@ class Distributions:
             counts = found.setdefault(at[: self._slot.offset], {})
             counts[self._slot.unpack(at)] = int.from_bytes(value, "little")
         return found
+
+
+def difference(later: Mapping[int, int], earlier: Mapping[int, int]) -> dict[int, int]:
+    """Return what came since an earlier reading."""
+    counts = {slot: count - earlier.get(slot, 0) for slot, count in later.items()}
+    return {slot: count for slot, count in counts.items() if count}
 
 
 def _describe(member: Member, key: bytes) -> Any:

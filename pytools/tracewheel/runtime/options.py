@@ -84,6 +84,7 @@ _STACK = Option(("--stack",), "show the kernel and user frames of each event",
 _SAMPLE = Option(("--sample-rate",), "trace one event in N",
                  lambda text: kernel.parse_count(text, 1, 2**32 - 1), "N",
                  sets="sample_rate")  # fmt: skip
+_SUM = Option(("-e", "--extension"), "show the average and the total, too", sets="hist_summed")
 
 
 def options_of(tool: Shape) -> tuple[Option, ...]:
@@ -91,6 +92,8 @@ def options_of(tool: Shape) -> tuple[Option, ...]:
     shared = [*_WHO, _SELF, *_OUTPUT, _DEBUG_OR_DURATION]
     if isinstance(tool, Stream):
         shared += [*_STREAM, *([_STACK] if tool.stack else [])]
+    if isinstance(tool, Histogram):
+        shared.append(_SUM)
     if isinstance(tool, Histogram) and "msecs" in tool.units:
         shared += [
             Option(("-u", "--microseconds"), "show microseconds (the default)"),
