@@ -2,6 +2,8 @@
 #define GLOB_MOST 8192 /* arguments are longer than names */
 
 #include "record.bpf.h"
+#include "ancestors.bpf.h"
+#include "args.bpf.h"
 #include "filter.bpf.h"
 #include "glob.bpf.h"
 #include "pair.bpf.h"
@@ -9,23 +11,15 @@
 #include "read.bpf.h"
 #include "syscall.bpf.h"
 
-#define ARGS_MOST 8192
-#define ARGV_MOST 64
-#define ENVIRONMENT_MOST 256
-#define TREE_MOST 8
 #define SIGNAL_GROUP_EXIT 4
 
 const volatile __u32 wanted_ppid;
 const volatile __s32 wanted_cpu = -1;
 const volatile bool line_globbed; /* the glob is for the arguments, not for the comm */
-const volatile __u32 max_args;
 const volatile bool with_file;
 const volatile bool with_cwd;
 const volatile bool with_parents;
 const volatile bool with_exit;
-const volatile __u32 variable_length; /* of "NAME=", which is in variable */
-const volatile __u64 variable[4];
-const volatile __u64 variable_mask[4];
 
 struct exec {
 	ev_time time;
@@ -92,63 +86,6 @@ static __always_inline struct execs_draft *draft_if_wanted(__u32 ppid, __s64 ret
 	return draft_row(ppid, ret);
 }
 
-/*
- * Put the arguments one by one: those that the array FROM points to, with pointers of this size, or
- * where the size is 0 those that lie between FROM and END.
- */
-static __always_inline void put_each(struct execs_draft *draft, struct ev_part *ret, __u64 from,
-				     __u64 end, __u32 pointer_size)
-{
-	begin_part(draft, ret);
-	ret->state = EV_CUT;
-	for (__u32 i = 0; i <= ARGV_MOST; i++) {
-		__u64 at = tail_at(draft);
-		__u64 arg = pointer_size ? 0 : from + at;
-		__s64 got = 0;
-
-		if (pointer_size)
-			got = bpf_probe_read_user(&arg, pointer_size,
-						  (void *)from + i * pointer_size);
-		if (!got && (pointer_size ? !arg : arg >= end)) {
-			ret->state = EV_WHOLE;
-			break;
-		}
-		if (i >= (max_args ?: ARGV_MOST) || at >= ARGS_MOST)
-			break;
-		if (!got)
-			got = read_user_string(draft->tail + at, TEXT_MOST, (void *)arg);
-		if (got <= 0) {
-			ret->state = i ? EV_CUT : EV_UNREADABLE;
-			break;
-		}
-		draft->used = at + got;
-		if (got == TEXT_MOST) {
-			draft->used--; /* no NUL: this one is cut */
-			break;
-		}
-	}
-	finish_part(draft, ret);
-}
-
-/* Put all the arguments of the new image: just written by the kernel, so none is paged out. */
-static __always_inline void put_all(struct execs_draft *draft, struct ev_part *ret, __u64 from,
-				    __u64 end)
-{
-	__u64 size = end - from;
-
-	begin_part(draft, ret);
-	barrier_var(size);
-	if (size > ARGS_MOST) {
-		ret->state = EV_CUT;
-		size = ARGS_MOST;
-	}
-	if (bpf_probe_read_user(draft->tail, size, (void *)from))
-		ret->state = EV_UNREADABLE;
-	else
-		draft->used = size;
-	finish_part(draft, ret);
-}
-
 /* Judge by the glob, before other parts follow the arguments. */
 static __always_inline bool row_filtered_out(struct execs_draft *draft)
 {
@@ -164,79 +101,6 @@ static __always_inline bool row_filtered_out(struct execs_draft *draft)
 			length++;
 	}
 	return glob_filtered_out(text, length);
-}
-
-static __always_inline bool is_wanted_variable(const __u64 *text)
-{
-	return (text[0] & variable_mask[0]) == variable[0] &&
-	       (text[1] & variable_mask[1]) == variable[1] &&
-	       (text[2] & variable_mask[2]) == variable[2] &&
-	       (text[3] & variable_mask[3]) == variable[3];
-}
-
-static __always_inline void put_variable(struct execs_draft *draft, struct ev_part *ret, __u64 from,
-					 __u64 end)
-{
-	bool begins = true;
-
-	begin_part(draft, ret);
-	ret->state = EV_CUT;
-	for (__u32 i = 0; i < ENVIRONMENT_MOST; i++) {
-		__u64 at = tail_at(draft);
-		__s64 got;
-
-		if (from >= end) {
-			no_part(ret);
-			break;
-		}
-		if (at >= TAIL_BYTES(draft))
-			break;
-		got = read_user_string(draft->tail + at, TEXT_MOST, (void *)from);
-		if (got <= 0) {
-			ret->state = EV_UNREADABLE;
-			break;
-		}
-		if (begins && is_wanted_variable((void *)draft->tail + at)) {
-			ret->at = at + variable_length;
-			ret->length = got - 1 - variable_length;
-			ret->state = got < TEXT_MOST ? EV_WHOLE : EV_CUT;
-			draft->used = at + got;
-			break;
-		}
-		/* What is longer comes in pieces, of which only the first begins with the name. */
-		begins = got < TEXT_MOST;
-		from += got - !begins;
-	}
-}
-
-/* Put the names of the ancestors, the oldest first. */
-static __always_inline void put_parents(struct execs_draft *draft, struct ev_part *ret)
-{
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct task_struct *ancestors[TREE_MOST];
-	__u32 begin = draft->used;
-
-#pragma unroll
-	for (int i = 0; i < TREE_MOST; i++)
-		ancestors[i] = task = BPF_CORE_READ(task, real_parent, group_leader);
-#pragma unroll
-	for (int i = TREE_MOST - 1; i >= 0; i--) {
-		__u64 at = tail_at(draft);
-		__s64 got = 0;
-
-		if (BPF_CORE_READ(ancestors[i], pid) && at < TAIL_BYTES(draft)) {
-			draft->tail[at] = '>';
-			got = bpf_probe_read_kernel_str(draft->tail + at + 1, COMM_LEN,
-							&ancestors[i]->comm);
-		}
-		if (got > 0)
-			draft->used = at + got;
-	}
-	if (draft->used > begin) {
-		ret->at = begin + 1;
-		ret->state = EV_WHOLE;
-		finish_part(draft, ret);
-	}
 }
 
 static __always_inline int submit_row(struct execs_draft *draft, __u64 env, __u64 env_end)
@@ -262,9 +126,9 @@ static __always_inline int submit_row(struct execs_draft *draft, __u64 env, __u6
 		finish_part(draft, &exec->cwd);
 	}
 	if (with_parents)
-		put_parents(draft, &exec->parents);
+		put_parents(tail_of(draft), &exec->parents);
 	if (variable_length && env)
-		put_variable(draft, &exec->env, env, env_end);
+		put_variable(tail_of(draft), &exec->env, env, env_end);
 	if (with_exit && !exec->ret) {
 		struct start start = { .time = exec->time, .ppid = exec->ppid };
 
@@ -286,9 +150,9 @@ static __always_inline int executed(struct task_struct *task, struct linux_binpr
 	if (!draft)
 		return 0;
 	if (max_args)
-		put_each(draft, &draft->record.args, begin, end, 0);
+		put_args_singly(tail_of(draft), &draft->record.args, begin, end, 0);
 	else
-		put_all(draft, &draft->record.args, begin, end);
+		put_args(tail_of(draft), &draft->record.args, begin, end);
 	if (with_file)
 		put_kernel_string(draft, &draft->record.file, READ(typed, bprm, filename));
 	return submit_row(draft, READ(typed, mm, env_start), READ(typed, mm, env_end));
@@ -328,7 +192,7 @@ static __always_inline int exec_failed(void *ctx, const struct syscall *call, __
 
 	if (!draft)
 		return 0;
-	put_each(draft, &draft->record.args, argv, 0, call->compat ? 4 : 8);
+	put_args_singly(tail_of(draft), &draft->record.args, argv, 0, call->compat ? 4 : 8);
 	if (draft->record.args.state == EV_UNREADABLE)
 		put_user_string(draft, &draft->record.args, file);
 	put_user_string(draft, &draft->record.file, file);

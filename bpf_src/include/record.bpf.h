@@ -105,16 +105,26 @@ typedef struct ev_part ev_user_stack;
 
 #define TAIL_BYTES(draft) (sizeof((draft)->tail) - TEXT_MOST)
 
+/* The tail of any ring's draft, for functions that append to one. */
+struct tail {
+	char *bytes;
+	__u32 *used;
+	__u64 most;
+};
+#define tail_of(draft) ((struct tail){ (draft)->tail, &(draft)->used, TAIL_BYTES(draft) })
+
 /*
- * Where the next part of the tail begins. Compare it with TAIL_BYTES before use; the barrier keeps
- * the compiler from comparing one register and using another, which the verifier cannot follow.
+ * Where the next part of the tail begins. Compare it with MOST before use; the barrier keeps the
+ * compiler from comparing one register and using another, which the verifier cannot follow.
  */
-#define tail_at(draft)                                                                         \
-	({                                                                                     \
-		__u64 __at = (draft)->used;                                                    \
-		barrier_var(__at);                                                             \
-		__at;                                                                          \
-	})
+static __always_inline __u64 used_of(struct tail tail)
+{
+	__u64 at = *tail.used;
+
+	barrier_var(at);
+	return at;
+}
+#define tail_at(draft) used_of(tail_of(draft))
 
 /* What old kernels answer for an empty string is 0, though they write its NUL: seen on v6.12. */
 static __always_inline __s64 read_user_string(void *ret, __u32 size, const void *from)
@@ -146,14 +156,19 @@ static __always_inline __s64 read_user_string(void *ret, __u32 size, const void 
 #define put_kernel_string(draft, ret, from)                                                    \
 	__put_string(draft, ret, from, bpf_probe_read_kernel_str)
 
-/* Begin a part of several pieces; each piece moves draft->used, finish_part() measures them. */
-#define begin_part(draft, ret)                                                                 \
-	({                                                                                     \
-		(ret)->at = (draft)->used;                                                     \
-		(ret)->length = 0;                                                             \
-		(ret)->state = EV_WHOLE;                                                       \
-	})
-#define finish_part(draft, ret) ((ret)->length = (draft)->used - (ret)->at)
+/* Begin a part of several pieces; each piece moves *used, finish_tail_part() measures them. */
+static __always_inline void begin_tail_part(struct tail tail, struct ev_part *ret, __u16 state)
+{
+	*ret = (struct ev_part){ .at = *tail.used, .state = state };
+}
+#define begin_part(draft, ret) begin_tail_part(tail_of(draft), ret, EV_WHOLE)
+
+static __always_inline void finish_tail_part(struct tail tail, struct ev_part *ret)
+{
+	ret->length = *tail.used - ret->at;
+}
+#define finish_part(draft, ret) finish_tail_part(tail_of(draft), ret)
+
 /* There is none, or it was not asked for. */
 #define no_part(ret) (*(ret) = (struct ev_part){ .state = EV_ABSENT })
 
