@@ -34,7 +34,7 @@ def test_each_rung_shows_every_open(trace: Any, tmp_path: Path, rungs_of: Any) -
 
         shown = [(e["path"], e["ret"], e["flags"], e["mode"]) for e in tool.json]
         assert expected == [open_ for open_ in shown if str(tmp_path) in open_[0]]
-        assert tool.summary["lost"] == 0
+        assert not tool.summary["losses"].keys() - {"skipped"}  # runs, perhaps of other calls
 
 
 @pytest.mark.parametrize("glob", ["*.log", "app*", "*mid*", "a?p.log", "app.log"])
