@@ -173,9 +173,9 @@ int BPF_PROG(exec__raw_tp, struct task_struct *task, int old_pid, struct linux_b
 /* The number belongs to an exec; CALL's compat is told. */
 static __always_inline bool is_exec(struct syscall *call)
 {
-	bool native = call->number == SYS_EXECVE || call->number == SYS_EXECVEAT;
+	bool native = call->number == SYS_execve || call->number == SYS_execveat;
 
-	if (!native && call->number != COMPAT_EXECVE && call->number != COMPAT_EXECVEAT)
+	if (!native && call->number != COMPAT_execve && call->number != COMPAT_execveat)
 		return false;
 	call->compat = syscall_is_compat();
 	return call->compat != native;
@@ -184,7 +184,7 @@ static __always_inline bool is_exec(struct syscall *call)
 static __always_inline int exec_failed(void *ctx, const struct syscall *call, __s64 ret)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	bool execveat = call->number == (call->compat ? COMPAT_EXECVEAT : SYS_EXECVEAT);
+	bool execveat = call->number == (call->compat ? COMPAT_execveat : SYS_execveat);
 	const char *file = (void *)(execveat ? call->args[1] : call->args[0]);
 	__u64 argv = execveat ? call->args[2] : call->args[1];
 	__u32 ppid = BPF_CORE_READ(task, real_parent, tgid);

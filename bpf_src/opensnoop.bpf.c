@@ -110,13 +110,13 @@ static __always_inline int opened(void *ctx, int dirfd, const char *pathname,
 /* The number belongs to an open; CALL's compat is told. */
 static __always_inline bool is_open(struct syscall *call)
 {
-	if (call->number == SYS_OPENAT || call->number == SYS_OPEN ||
-	    call->number == SYS_OPENAT2 || call->number == SYS_CREAT) {
+	if (call->number == SYS_openat || call->number == SYS_open ||
+	    call->number == SYS_openat2 || call->number == SYS_creat) {
 		call->compat = syscall_is_compat();
-		return !call->compat || call->number == SYS_OPENAT2;
+		return !call->compat || call->number == SYS_openat2;
 	}
-	if (call->number == COMPAT_OPENAT || call->number == COMPAT_OPEN ||
-	    call->number == COMPAT_CREAT) {
+	if (call->number == COMPAT_openat || call->number == COMPAT_open ||
+	    call->number == COMPAT_creat) {
 		call->compat = syscall_is_compat();
 		return call->compat;
 	}
@@ -130,14 +130,14 @@ static __always_inline int open_returned(void *ctx, const struct syscall *call, 
 	const char *pathname = (void *)call->args[1];
 	int dirfd = call->args[0];
 
-	if (call->number == SYS_OPENAT2) {
+	if (call->number == SYS_openat2) {
 		/* An unreadable or short struct leaves zeros: the call has failed with it. */
 		bpf_probe_read_user(&how, sizeof(how), user_how);
-	} else if (call->number == (call->compat ? COMPAT_OPENAT : SYS_OPENAT)) {
+	} else if (call->number == (call->compat ? COMPAT_openat : SYS_openat)) {
 		how.flags = (__u32)call->args[2];
 		how.mode = call->args[3];
 	} else {
-		bool creat = call->number == (call->compat ? COMPAT_CREAT : SYS_CREAT);
+		bool creat = call->number == (call->compat ? COMPAT_creat : SYS_creat);
 
 		dirfd = AT_FDCWD;
 		pathname = (void *)call->args[0];

@@ -7,6 +7,7 @@
 #define SYSCALL_BPF_H
 
 #include "record.bpf.h"
+#include "syscalls.h"
 
 #define THREAD_SIZE 16384
 
@@ -37,18 +38,6 @@ static __always_inline bool syscall_is_compat(void)
 	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
 }
 
-#define SYS_OPEN 2
-#define SYS_CREAT 85
-#define SYS_OPENAT 257
-#define SYS_OPENAT2 437
-#define SYS_EXECVE 59
-#define SYS_EXECVEAT 322
-#define COMPAT_OPEN 5
-#define COMPAT_CREAT 8
-#define COMPAT_OPENAT 295
-#define COMPAT_EXECVE 11
-#define COMPAT_EXECVEAT 358
-
 #elif defined(__TARGET_ARCH_arm64)
 
 #define _TIF_32BIT (1 << 22)
@@ -68,19 +57,6 @@ static __always_inline bool syscall_is_compat(void)
 
 	return BPF_CORE_READ(task, thread_info.flags) & _TIF_32BIT;
 }
-
-/* arm64 never had open(2) and creat(2); 32-bit tasks do. */
-#define SYS_OPEN -2
-#define SYS_CREAT -3
-#define SYS_OPENAT 56
-#define SYS_OPENAT2 437
-#define SYS_EXECVE 221
-#define SYS_EXECVEAT 281
-#define COMPAT_OPEN 5
-#define COMPAT_CREAT 8
-#define COMPAT_OPENAT 322
-#define COMPAT_EXECVE 11
-#define COMPAT_EXECVEAT 387
 
 #endif
 

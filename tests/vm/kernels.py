@@ -65,25 +65,37 @@ def download(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as name:
         work = Path(name)
         options = _apt_options(suite, architecture, work)
-        _run("apt-get", *options, "update")
         # The metapackage depends on a release's image; from Linux 7 on that one is empty and
         # depends on two more.
         listed = _run("apt-cache", *options, "depends", "--recurse", "--important", package)
         parts = re.findall(r"^linux-(?:base|binary|image|modules)-\d\S*", listed, re.MULTILINE)
         wanted = [f"{part}={version}" if version else part for part in parts]
-        _run("apt-get", *options, "download", *wanted, cwd=work)
-        tree = work / "tree"
-        tree.mkdir()
-        for archive in work.glob("*.deb"):
-            _run("dpkg-deb", "--extract", str(archive), str(tree))
+        tree = _unpack(work, options, wanted)
         kernel = Kernel(tree)
         base = kernel.modules.parent.parent
         _run("depmod", "--basedir", str(base), kernel.release)
         tree.rename(folder)
 
 
+def download_headers(suite: str, folder: Path) -> str:
+    """Unpack the kernel's headers for programs, of every architecture; return their version."""
+    options = _apt_options(suite, "amd64", folder)
+    _unpack(folder, options, ["linux-libc-dev"])
+    return next(folder.glob("*.deb")).name.split("_")[1]
+
+
+def _unpack(work: Path, options: list[str], packages: list[str]) -> Path:
+    """Download packages into a folder and unpack them into another within; return that."""
+    _run("apt-get", *options, "download", *packages, cwd=work)
+    tree = work / "tree"
+    tree.mkdir()
+    for archive in work.glob("*.deb"):
+        _run("dpkg-deb", "--extract", str(archive), str(tree))
+    return tree
+
+
 def _apt_options(suite: str, architecture: str, work: Path) -> list[str]:
-    """Describe a private apt, so that the machine's own lists stay as they are."""
+    """Make a private apt, so that the machine's own lists stay as they are."""
     mirrors = _run("apt-get", "indextargets", "--format=$(REPO_URI)", "Label: Debian").split()
     if not mirrors:
         raise KernelError("no Debian mirror known: run apt-get update")
@@ -106,7 +118,9 @@ def _apt_options(suite: str, architecture: str, work: Path) -> list[str]:
         # Suites that have reached their end of life keep an expired, still signed, Release.
         "Acquire::Check-Valid-Until": "false",
     }
-    return [f"--option={key}={value}" for key, value in settings.items()]
+    options = [f"--option={key}={value}" for key, value in settings.items()]
+    _run("apt-get", *options, "update")
+    return options
 
 
 def _run(*command: str, cwd: Path | None = None) -> str:
