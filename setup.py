@@ -59,6 +59,7 @@ def install_objects(folder: Path) -> None:
     subprocess.run(["cmake", "--build", build], check=True)
     folder.mkdir()
     machine = sysconfig.get_platform().partition("-")[2]
+    shutil.copy(ROOT / f"vmlinux/{machine}/syscalls.h", folder)
     checksums = []
     # By the sources, because the build folder keeps the objects of those that are gone.
     for source in sorted(ROOT.glob("bpf_src/*.bpf.c")):

@@ -399,6 +399,15 @@ static void put_fraction(struct text *out, uint64_t value, uint64_t unit, int di
 	put_decimal(out, value % unit * scale / unit, digits);
 }
 
+/* To the unit, small ones to a tenth. */
+static void put_rate(struct text *out, uint64_t value, uint64_t ns)
+{
+	double rate = value * 1e9 / (ns ? ns : 1);
+	char buffer[64];
+
+	put(out, buffer, snprintf(buffer, sizeof(buffer), value && rate < 10 ? "%.1f" : "%.0f", rate));
+}
+
 static void put_flags(struct text *out, const struct shim_table *table, uint64_t value)
 {
 	bool any = false;
@@ -630,6 +639,13 @@ static int put_value(struct text *out, const struct record *record,
 		else
 			put_fraction(out, number_at(record, column), column->number, 3);
 		break;
+	case SHIM_RATE: {
+		uint64_t ns;
+
+		memcpy(&ns, record->bytes + column->number, sizeof(ns));
+		put_rate(out, number_at(record, column), ns);
+		break;
+	}
 	case SHIM_CHARS: {
 		const char *chars = record->bytes + column->offset;
 		size_t length = strnlen(chars, column->size);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -255,7 +257,7 @@ int shim_get_global(shim *object, const char *name, uint64_t *ret)
 	return error;
 }
 
-/* The name of the type that a map's definition gives its member KIND ("record", "key"). */
+/* The struct that a map's definition gives its member KIND ("record", "key", "value"). */
 static const char *definition_type(const struct btf *btf, const char *map, const char *kind)
 {
 	int id = btf__find_by_name_kind(btf, map, BTF_KIND_VAR);
@@ -292,6 +294,7 @@ int shim_map(shim *object, int index, struct shim_map *ret)
 	ret->name = bpf_map__name(map);
 	ret->record = definition_type(btf, ret->name, "record");
 	ret->key = definition_type(btf, ret->name, "key");
+	ret->value = definition_type(btf, ret->name, "value");
 	ret->type = bpf_map__type(map);
 	ret->key_size = bpf_map__key_size(map);
 	ret->value_size = bpf_map__value_size(map);
@@ -413,6 +416,32 @@ int shim_enumerator(const char *type_name, int index, const char **name, int64_t
 	*name = btf__name_by_offset(kernel_btf, btf_enum(type)[index].name_off);
 	*ret = btf_enum(type)[index].val;
 	return 0;
+}
+
+void shim_sum(void *values, uint32_t count, uint32_t value_size)
+{
+	uint32_t words = value_size / 8, cpus = libbpf_num_possible_cpus();
+	uint64_t *to = values;
+	const uint64_t *from = values;
+
+	for (; count--; to += words, from += words * cpus) {
+		memmove(to, from, value_size);
+		for (uint32_t word = words; word < words * cpus; word++)
+			to[word % words] += from[word];
+	}
+}
+
+int shim_map_delete(shim *object, const char *name, const void *keys, uint32_t count)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(object->bpf, name);
+
+	return map ? bpf_map_delete_batch(bpf_map__fd(map), keys, &count, NULL) : -ENOENT;
+}
+
+/* Programs run in RCU's read sections, and this waits for them on all CPUs. */
+void shim_settle(void)
+{
+	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
 }
 
 int shim_map_write(shim *object, const char *name, const void *key, const void *value)

@@ -24,6 +24,7 @@ struct shim_map {
 	const char *name;
 	const char *record; /* struct of the records in a ring, or NULL */
 	const char *key;    /* struct of the keys, or NULL */
+	const char *value;  /* struct of the values, or NULL */
 	uint32_t type, key_size, value_size, max_entries;
 };
 
@@ -79,11 +80,15 @@ int shim_wait(shim *object, int wake, int out, int target, int64_t timeout);
  */
 int shim_map_read(shim *object, const char *map, int first, void *cursor, void *keys, void *values,
 		  uint32_t *ret);
+/* Add up the CPUs' values of each element, structs of u64; their sums lie side by side then. */
+void shim_sum(void *values, uint32_t count, uint32_t value_size);
+int shim_map_delete(shim *object, const char *map, const void *keys, uint32_t count);
+void shim_settle(void); /* wait until no program runs that runs now */
 int shim_map_write(shim *object, const char *map, const void *key, const void *value);
 
 /*
  * Rendering: columns say which bytes of a record become which text. Numbers are kind-specific:
- * the unit of a time in ns, or the offset of the ev_dir of a path.
+ * the unit of a time in ns, or the offset of the ev_dir of a path, or of the time of a rate.
  */
 enum shim_kind {
 	SHIM_UNSIGNED,
@@ -99,6 +104,7 @@ enum shim_kind {
 	SHIM_CLOCK,   /* local time of day; with unit 1 date and milliseconds */
 	SHIM_EPOCH,   /* ns since 1970 */
 	SHIM_SPAN,    /* a duration in the given unit, three decimals */
+	SHIM_RATE,    /* a number per second, the u64 at the given offset being the ns */
 	SHIM_CHARS,   /* char array, ended by its size or a NUL */
 	SHIM_TEXT,
 	SHIM_PATH,

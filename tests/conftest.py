@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 from tracewheel.runtime import cli
-from tracewheel.runtime.shapes import Stream
+from tracewheel.runtime.shapes import WITH_COLUMNS, WITH_INTERVALS, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,13 +163,16 @@ def rungs_of() -> Any:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Repeat a test that asks for tool_name, or stream_name, for each tool, or Stream."""
-    names = cli.tool_names()
-    if "tool_name" in metafunc.fixturenames:
-        metafunc.parametrize("tool_name", names)
-    if "stream_name" in metafunc.fixturenames:
-        streams = [name for name in names if isinstance(cli.load_tool(name)[0], Stream)]
-        metafunc.parametrize("stream_name", streams)
+    """Repeat a test that asks for tool_name for each tool, or for those of a kind."""
+    kinds = {
+        "tool_name": (object,),
+        "stream_name": (Stream,),
+        "table_name": WITH_COLUMNS,
+        "interval_name": WITH_INTERVALS,
+    }
+    for fixture in set(kinds) & set(metafunc.fixturenames):
+        names = [n for n in cli.tool_names() if isinstance(cli.load_tool(n)[0], kinds[fixture])]
+        metafunc.parametrize(fixture, names)
 
 
 def wait_until(claim: Callable[[], Any]) -> None:

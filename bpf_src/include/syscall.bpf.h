@@ -38,9 +38,18 @@ static __always_inline bool syscall_is_compat(void)
 	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
 }
 
+/* The same, with loads where the kernel has bpf_get_current_task_btf(), and TYPED says so. */
+static __always_inline bool typed_syscall_is_compat(struct pt_regs *regs, bool typed)
+{
+	if (typed && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+		return bpf_get_current_task_btf()->thread_info.status & TS_COMPAT;
+	return syscall_is_compat();
+}
+
 #elif defined(__TARGET_ARCH_arm64)
 
 #define _TIF_32BIT (1 << 22)
+#define PSR_MODE32 0x10
 
 #define __syscall_read(call, regs, READ)                                                       \
 	({                                                                                     \
@@ -58,7 +67,18 @@ static __always_inline bool syscall_is_compat(void)
 	return BPF_CORE_READ(task, thread_info.flags) & _TIF_32BIT;
 }
 
+static __always_inline bool typed_syscall_is_compat(struct pt_regs *regs, bool typed)
+{
+	return typed ? regs->pstate & PSR_MODE32 : syscall_is_compat();
+}
+
 #endif
+
+/* A number as records have it; REGS are the current task's. */
+static __always_inline ev_syscall this_syscall(struct pt_regs *regs, __u32 number, bool typed)
+{
+	return number << 1 | typed_syscall_is_compat(regs, typed);
+}
 
 /* The registers that the current task saved when it entered the kernel; not for kernel threads. */
 static __always_inline struct pt_regs *current_registers(void)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tracewheel
 from tracewheel.runtime import cli, meaning
+from tracewheel.runtime.counts import WHEN
 from tracewheel.runtime.errors import BpfError
 from tracewheel.runtime.options import Request, columns_of, options_of
 from tracewheel.runtime.session import Opened, ladders_of, read_object
-from tracewheel.runtime.shapes import Histogram, Option, Stream
+from tracewheel.runtime.shapes import Counts, Histogram, Option, Stream, Top
 from tracewheel.runtime.stream import header
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ NOBODY = 65534
 # Set by the runtime itself, by way of the options that all tools have in common.
 OF_THE_RUNTIME = re.compile("filter_|glob_|hist_|argc_|sample_rate$|with_stack$")
 # Letters that guide or custom give another meaning from tool to tool; long flags have none.
-MEANS_MANY = {f"-{letter}" for letter in "CFLPQTcdefghimnpqsuv"}
+MEANS_MANY = {f"-{letter}" for letter in "CFLPQTcdefghilmnpqsuv"}
 GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}
 # Members of a map's definition that libbpf knows; record is the runtime's.
 MAP_MEMBERS = {
@@ -115,7 +116,7 @@ GUIDED = [line for line in GUIDE.split("\n") if line.split(" ")[0] in cli.tool_n
 def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     """Give the tool's BPF object."""
     names = request.node.callspec.params
-    ret = Opened(read_object(names.get("tool_name") or names["stream_name"]))
+    ret = Opened(read_object(names.get("tool_name") or names["table_name"]))
     yield ret
     ret.close()
 
@@ -216,12 +217,23 @@ def test_values_fit_their_variables(tool_name: str, opened: Opened) -> None:
             assert known[option.sets].is_bool == (option.parse is None)
 
 
-def test_columns_show_members(stream_name: str, opened: Opened) -> None:
+def members_of(tool: Stream | Counts | Top, opened: Opened) -> dict[str, Member]:
+    """Return the members of a tool's rows."""
+    maps = {m.name: m for m in opened.maps()}
+    if isinstance(tool, Stream):
+        return {m.name: m for m in opened.members(maps[tool.ring].record)}
+    found = [*WHEN, *opened.members(maps[tool.sums].value)]
+    if isinstance(tool, Top):
+        key, _ = opened.members(maps[tool.sums].key)
+        found += opened.members(key.meaning)
+    return {m.name: m for m in found}
+
+
+def test_columns_show_members(table_name: str, opened: Opened) -> None:
     """Each column shows a member of the record, in a way that there is."""
-    tool, _ = cli.load_tool(stream_name)
-    assert isinstance(tool, Stream)
-    record = {m.name: m for m in opened.maps()}[tool.ring].record
-    members = {m.name: m for m in opened.members(record)}
+    tool, _ = cli.load_tool(table_name)
+    assert not isinstance(tool, Histogram)
+    members = members_of(tool, opened)
     for column in columns_of(tool):
         member = members[column.member]
         assert not column.kind or column.kind in meaning.KINDS
@@ -230,6 +242,20 @@ def test_columns_show_members(stream_name: str, opened: Opened) -> None:
         assert column.kind != "span" or unit > 0
     names = [column.name for column in columns_of(tool) if column.header != "TIME(s)"]
     assert len(set(names)) == len(names)
+
+
+def test_sums_are_sums(table_name: str, opened: Opened) -> None:
+    """What is summed are 64-bit numbers, and at least one counts events."""
+    tool, _ = cli.load_tool(table_name)
+    if isinstance(tool, (Stream, Histogram)):
+        return
+    maps = {m.name: m for m in opened.maps()}
+    sums = opened.members(maps[tool.sums].value)
+    assert {8} == {m.size for m in sums}
+    assert "ev_count" in {m.meaning for m in sums}
+    if isinstance(tool, Top) and tool.indexed:
+        assert maps[tool.indexed[0]].value == maps[tool.sums].value
+        assert members_of(tool, opened)[tool.indexed[1]].size == 4
 
 
 def test_options_refer_to_what_exists(tool_name: str, opened: Opened) -> None:
@@ -242,17 +268,17 @@ def test_options_refer_to_what_exists(tool_name: str, opened: Opened) -> None:
         members = {}
     else:
         shown = {column.header for column in columns_of(tool)}
-        members = {m.name: m.meaning for m in opened.members(maps[tool.ring].record)}
+        members = {m.name: m.meaning for m in members_of(tool, opened).values()}
     ladders = ladders_of(opened.programs())
     for option in tool.options:
-        assert set(option.shows) <= shown
-        assert set(option.enables) <= set(ladders)
+        assert {*option.shows, *option.hides} <= shown
+        assert {*option.enables, *option.spares} <= set(ladders)
         assert not option.globs or members[option.globs] in GLOBBED
 
 
-def test_table_fits_a_terminal(stream_name: str) -> None:
+def test_table_fits_a_terminal(table_name: str) -> None:
     """The header is no wider than 80 columns unless options ask for more."""
-    tool, _ = cli.load_tool(stream_name)
+    tool, _ = cli.load_tool(table_name)
     assert len(header(Request(tool, {}).columns()).rstrip("\n")) <= 80
 
 
@@ -313,7 +339,7 @@ def test_manual_lists_everything(tool_name: str) -> None:
     text = re.sub(r"\\f.|\\,|\\/|\\(?=-)", "", page)
     tool, description = cli.load_tool(tool_name)
     flags = {flag for option in options_of(tool) if option.help for flag in option.flags}
-    columns = {c.header for c in columns_of(tool)} if isinstance(tool, Stream) else set()
+    columns = {c.header for c in columns_of(tool)}
     listed = text.partition("\ncolumns:\n")[2].partition("\nexamples:\n")[0]
 
     assert f"\n.SH NAME\n{tool_name} - {description}\n" in text

@@ -11,7 +11,6 @@ import tracewheel
 from tracewheel.runtime import cli
 from tracewheel.runtime.errors import BpfError, TargetGone, UsageError
 from tracewheel.runtime.options import options_of
-from tracewheel.runtime.shapes import Histogram
 
 NO_PROCESS = str(2**31 - 1)  # beyond any pid_max
 
@@ -57,8 +56,8 @@ ONLY_STREAMS = [
     ("--columns", ""),
     ("--columns", ","),
 ]
-ONLY_HISTOGRAMS = [("-1",), ("0",), ("x",), ("1", "0"), ("1", "-1"), ("1", "1.5"),
-                   ("2", "--duration", "1")]  # fmt: skip
+ONLY_INTERVALS = [("-1",), ("0",), ("x",), ("1", "0"), ("1", "-1"), ("1", "1.5"),
+                  ("2", "--duration", "1"), ("--interval", "0"), ("-i", "1", "1")]  # fmt: skip
 OWN_OPTIONS = {
     "--disk": [("no-such-disk", 5), ("/dev/null", 5), ("../../etc", 5), ("", 5)],
     "--cpu": [("99999", 5), ("-1", 2), ("x", 2), ("0-1", 2)],
@@ -67,6 +66,9 @@ OWN_OPTIONS = {
     "--name": [("", 2)],
     "--ppid": [("0", 2), (NO_PROCESS, 5)],
     "--min": [("0", 2), ("-1", 2)],
+    "--syscall": [("no_such_call", 2), ("", 2), ("compat:read", 2)],
+    "--errno": [("0", 2), ("ENOTHING", 2), ("4096", 2)],
+    "--top": [("-1", 2), ("x", 2)],
 }
 
 
@@ -109,14 +111,10 @@ def test_nonsense_for_streams(fails: Any, stream_name: str, arguments: tuple[str
     fails(2, stream_name, *arguments)
 
 
-HISTOGRAMS = [n for n in cli.tool_names() if isinstance(cli.load_tool(n)[0], Histogram)]
-
-
-@pytest.mark.parametrize("arguments", ONLY_HISTOGRAMS, ids=shown)
-@pytest.mark.parametrize("name", HISTOGRAMS)
-def test_nonsense_for_histograms(fails: Any, name: str, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", ONLY_INTERVALS, ids=shown)
+def test_nonsense_for_intervals(fails: Any, interval_name: str, arguments: tuple[str, ...]) -> None:
     """The same for intervals and counts, and an interval that no duration has room for."""
-    fails(2, name, *arguments)
+    fails(2, interval_name, *arguments)
 
 
 def own_options() -> list[tuple[str, str, str, int]]:
@@ -194,10 +192,9 @@ def test_library(values: dict[str, Any]) -> None:
         pytest.fail("it traces")
 
 
-@pytest.mark.parametrize("name", HISTOGRAMS)
 @pytest.mark.parametrize("values", [{"interval": -1}, {"interval": 0}, {"count": 0, "interval": 1},
                                     {"interval": "x"}, {"interval": 2, "duration": 1}])  # fmt: skip
-def test_library_intervals(name: str, values: dict[str, Any]) -> None:
+def test_library_intervals(interval_name: str, values: dict[str, Any]) -> None:
     """The library refuses intervals and counts that make no sense."""
-    with pytest.raises(BpfError), getattr(tracewheel, name).trace(**values):
+    with pytest.raises(BpfError), getattr(tracewheel, interval_name).trace(**values):
         pytest.fail("it traces")

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tracewheel.runtime.errors import BpfError, UsageError, say
-from tracewheel.runtime.shapes import Histogram, Shape, Stream
+from tracewheel.runtime.shapes import WITH_INTERVALS, Histogram, Shape, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,9 +68,9 @@ def _columns(tool: Shape) -> str:
     """Return the columns of a table for the help."""
     from tracewheel.runtime.options import columns_of
 
-    if not isinstance(tool, Stream):
-        return ""
     every = columns_of(tool)
+    if not every:
+        return ""
     shown = "  ".join(column.header for column in every if not column.hidden)
     hidden = "  ".join(column.header for column in every if column.hidden)
     return f"columns:\n  {shown}\n\ncolumns on request:\n  {hidden}\n\n"
@@ -107,10 +107,11 @@ def parser(name: str) -> argparse.ArgumentParser:
         else:
             settings.update(action="store_const", const=True)
         ret.add_argument(*option.flags, **settings)
-    if isinstance(tool, Histogram):
+    if isinstance(tool, WITH_INTERVALS):
         from tracewheel.runtime import kernel
 
-        ret.add_argument("interval", nargs="?", type=kernel.parse_seconds, help="seconds a report")
+        ret.add_argument("every", metavar="interval", nargs="?", type=kernel.parse_seconds,
+                         help="seconds a report")  # fmt: skip
         ret.add_argument("count", nargs="?", type=lambda text: kernel.parse_count(text, 1),
                          help="reports")  # fmt: skip
     return ret
@@ -122,7 +123,7 @@ def _parse(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _banner(tool: Shape, name: str) -> str:
-    what = tool.title if isinstance(tool, Histogram) else name
+    what = name if isinstance(tool, Stream) else tool.title
     return f"Tracing {what}... Hit Ctrl-C to end."
 
 
@@ -136,6 +137,10 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
     from tracewheel.runtime.options import Request
 
     request = Request(tool, values)
+    for option, _ in request.given():
+        if option.lists:
+            print(*option.lists(), sep="\n")
+            return 0
     if request.explain:
         from tracewheel.runtime import doctor
 
@@ -145,8 +150,10 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
     run: Callable[[Any, Any, Any, Any], dict[str, int]]
     if isinstance(tool, Histogram):
         from tracewheel.runtime.histogram import run
-    else:
+    elif isinstance(tool, Stream):
         from tracewheel.runtime.stream import run
+    else:
+        from tracewheel.runtime.counts import run
     with output.Stop() as stop:
         out = output.Output(request.output, stop)
         with session.Session(name, request) as tracing:

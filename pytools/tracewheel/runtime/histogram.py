@@ -8,15 +8,15 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tracewheel._shim import lib
-from tracewheel.runtime.errors import UsageError, say
+from tracewheel.runtime.errors import UsageError
+from tracewheel.runtime.intervals import reports
 from tracewheel.runtime.meaning import MEANINGS, TABLES
 from tracewheel.runtime.options import UNITS
-from tracewheel.runtime.output import ReaderGone, escape
-from tracewheel.runtime.session import read_map
+from tracewheel.runtime.output import escape
+from tracewheel.runtime.session import read_map, read_sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from tracewheel.runtime.options import Request
     from tracewheel.runtime.output import Output, Stop
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _SLOTS = 496  # HIST_SLOTS of hist.bpf.h
 _SUM = _SLOTS  # HIST_SUM
 _STARS = 40
-_EPIPE, _ESRCH = -32, -3
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 
 
@@ -169,14 +168,9 @@ class Distributions:
         return sorted(found, key=lambda histogram: tuple(histogram.key.values()))
 
     def _read_single(self) -> dict[bytes, dict[int, int]]:
-        cpus = lib.shim_cpus()
-        counts: dict[int, int] = {}
-        for _, value in read_map(self._session.handle, self._map, (_SLOTS + 1) * 8 * cpus):
-            for at, number in enumerate(memoryview(value).cast("Q")):
-                if number:
-                    slot = at % (_SLOTS + 1)
-                    counts[slot] = counts.get(slot, 0) + number
-        return {b"": counts}
+        ((_, slots),) = read_sums(self._session.handle, self._map)
+        counts = enumerate(memoryview(slots).cast("Q"))
+        return {b"": {slot: count for slot, count in counts if count}}
 
     def _read_keyed(self) -> dict[bytes, dict[int, int]]:
         found: dict[bytes, dict[int, int]] = {}
@@ -211,40 +205,15 @@ def _heading(histogram: Histogram, ascii_only: bool) -> str:
     )
 
 
-def _ticks(request: Request, start: float) -> Iterator[float | None]:
-    """Yield the time of each report; None for one that only Ctrl-C brings."""
-    end = start + request.duration if request.duration else None
-    at = start
-    number = 0
-    while request.interval and (not request.count or number < request.count):
-        number += 1
-        at = start + number * request.interval
-        if end is not None and at >= end:
-            yield end
-            return
-        yield at
-    if not request.interval:
-        yield end
-
-
 def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, int]:
     """Print histograms at each interval, or at the end; return what to say at the end."""
-    request = session.request
     distributions = Distributions(session, tool)
     start = time.monotonic()
     events = 0
-    for at in _ticks(request, start):
-        left = -1 if at is None else max(0, int((at - time.monotonic()) * 1000 + 0.999))
-        status = lib.shim_wait(session.handle, stop.wake, output.watched, session.target, left)
-        if status == _EPIPE:
-            raise ReaderGone
-        if status == _ESRCH:
-            say(f"{session.name}: process {request.pid} has ended")
+    for _ in reports(session, output, stop):
         found = distributions.read(since_last=True)
         events += sum(histogram.total for histogram in found)
-        _report(request, found, output, start)
-        if stop.asked or status == _ESRCH:
-            break
+        _report(session.request, found, output, start)
     return {"events": events}
 
 

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 from tracewheel.runtime import cli, kernel
 from tracewheel.runtime.errors import BpfError, UsageError
 from tracewheel.runtime.options import Request, options_of
-from tracewheel.runtime.shapes import Stream
+from tracewheel.runtime.shapes import Histogram, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tracewheel.runtime.histogram import Histogram
     from tracewheel.runtime.session import Session
 
 
 _OPERANDS: dict[str, Callable[[str], Any]] = {
-    "interval": kernel.parse_seconds,
     "count": lambda text: kernel.parse_count(text, 1),
 }
 
@@ -26,7 +24,8 @@ _OPERANDS: dict[str, Callable[[str], Any]] = {
 class Tracing:
     """A tool at work between entering and leaving the context.
 
-    Iterating yields records of a Stream, or a list of Histogram for each ``interval`` seconds.
+    Iterating yields records of a Stream, or for each ``interval`` seconds a list: of Histogram, or
+    of rows with the sums of that time.
     Raises BpfError where tracing fails, and NotPermitted without CAP_BPF and CAP_PERFMON.
     """
 
@@ -34,7 +33,7 @@ class Tracing:
         self._name = name
         self._request = request
         self._session: Session | None = None
-        self._distributions: Any = None
+        self._reader: Any = None
 
     def __enter__(self) -> Tracing:
         from tracewheel.runtime.session import Session
@@ -59,11 +58,11 @@ class Tracing:
             return stream.iterate(self._tracing(), tool)
         return self._intervals()
 
-    def _intervals(self) -> Iterator[list[Histogram]]:
+    def _intervals(self) -> Iterator[list[Any]]:
         import time
 
         if not self._request.interval:
-            raise UsageError("to iterate over histograms, give an interval")
+            raise UsageError("to iterate over reports, give an interval")
         start = time.monotonic()
         number = 0
         while not self._request.count or number < self._request.count:
@@ -71,17 +70,25 @@ class Tracing:
             time.sleep(max(0.0, start + number * self._request.interval - time.monotonic()))
             yield self.read(since_last=True)
 
-    def read(self, since_last: bool = False) -> list[Histogram]:
-        """Return the histograms since the start, or since the last such reading."""
+    def read(self, since_last: bool = False) -> list[Any]:
+        """Return the histograms since the start, or since the last such reading.
+
+        Rows of sums are always those since the last reading.
+        """
         tool = self._request.tool
         if isinstance(tool, Stream):
-            raise UsageError("a stream has no histograms: iterate over it")
-        from tracewheel.runtime.histogram import Distributions
+            raise UsageError("a stream has no reports: iterate over it")
+        if isinstance(tool, Histogram):
+            from tracewheel.runtime.histogram import Distributions
 
-        if not self._distributions:
-            self._distributions = Distributions(self._tracing(), tool)
-        found: list[Histogram] = self._distributions.read(since_last)
-        return found
+            self._reader = self._reader or Distributions(self._tracing(), tool)
+            found: list[Any] = self._reader.read(since_last)
+            return found
+        from tracewheel.runtime.counts import Sums
+
+        self._reader = self._reader or Sums(self._tracing(), tool)
+        rows: list[Any] = self._reader.decode(self._reader.read())
+        return rows
 
     def losses(self) -> dict[str, int]:
         """Return how many events were lost so far, by cause."""

@@ -32,6 +32,8 @@ MEANINGS = {
     "ev_cgroup": Meaning("unsigned", "unsigned"),
     "ev_open_flags": Meaning("open_flags", "unsigned"),
     "ev_mode": Meaning("octal", "unsigned"),
+    "ev_syscall": Meaning("syscall", "syscall"),
+    "ev_count": Meaning("unsigned", "unsigned"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
     "ev_path": Meaning("path", "path"),
@@ -73,6 +75,25 @@ def _operations() -> dict[int, str]:
     return {value: name[len("REQ_OP_") :] for name, value in operations.items()}
 
 
+def _syscalls() -> dict[int, str]:
+    from tracewheel.runtime import syscalls
+
+    return syscalls.names()
+
+
+def _syscall(number: int) -> str:
+    from tracewheel.runtime import syscalls
+
+    return syscalls.name(number)
+
+
+def error_names() -> dict[int, str]:
+    """Return the names of errors, of those too that only the kernel uses."""
+    restarts = {512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND",
+                516: "ERESTART_RESTARTBLOCK"}  # fmt: skip
+    return {**errno.errorcode, **restarts}
+
+
 def user_name(uid: int) -> str:
     """Return the name of a user, or the number where there is none."""
     import pwd
@@ -92,16 +113,17 @@ class Names(NamedTuple):
 
 # kind -> (enum shim_kind, table)
 TABLES = {
-    "errno": ("errno", Names(lambda: dict(errno.errorcode))),
+    "errno": ("errno", Names(error_names)),
     "open_flags": ("flags", Names(_open_flags)),
     "exit": ("exit", Names(lambda: {s.value: s.name for s in signal.Signals})),
     "disk": ("name", Names(dict, disk_name)),
     "operation": ("name", Names(_operations)),
     "user": ("name", Names(dict, user_name)),
+    "syscall": ("name", Names(_syscalls, _syscall)),
 }
 
 # Every kind that a column may ask for.
 KINDS = {
-    "unsigned", "signed", "hex", "octal", "result", "seconds", "clock", "epoch", "span", "chars",
-    "text", "path", "args", "stack", "user_stack", *TABLES,
+    "unsigned", "signed", "hex", "octal", "result", "seconds", "clock", "epoch", "span", "rate",
+    "chars", "text", "path", "args", "stack", "user_stack", *TABLES,
 }  # fmt: skip

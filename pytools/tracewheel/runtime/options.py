@@ -8,7 +8,16 @@ from typing import Any
 
 from tracewheel.runtime import glob, kernel
 from tracewheel.runtime.errors import UsageError
-from tracewheel.runtime.shapes import Column, Histogram, Option, Shape, Stream
+from tracewheel.runtime.shapes import (
+    WITH_COLUMNS,
+    WITH_INTERVALS,
+    Column,
+    Histogram,
+    Option,
+    Shape,
+    Stream,
+    Top,
+)
 
 _TIMES = (
     Column("TIME(s)", "time", 14, kind="seconds", hidden=True),
@@ -22,9 +31,14 @@ _STACKS = (
 UNITS = {"usecs": 1_073_742, "msecs": 1_074, "kbytes": 1 << 20}
 
 
-def columns_of(tool: Stream) -> tuple[Column, ...]:
+def columns_of(tool: Shape) -> tuple[Column, ...]:
     """Return every column of a tool, those that the runtime adds included."""
-    return (*_TIMES, *tool.columns, *(_STACKS if tool.stack else ()))
+    if isinstance(tool, Histogram):
+        return ()
+    own = {column.header for column in tool.columns}
+    times = [column for column in _TIMES if column.header not in own]
+    stacks = _STACKS if isinstance(tool, Stream) and tool.stack else ()
+    return (*times, *tool.columns, *stacks)
 
 
 def parse_bytes(text: str) -> int:
@@ -74,11 +88,13 @@ _OUTPUT = (
 _DEBUG_OR_DURATION = Option(
     ("-d",), "as --debug; with a number as --duration", kernel.parse_seconds, "SEC", optional=True
 )
-_STREAM = (
+_COLUMNS = (
     Option(("--no-header",), "leave the header line out"),
     Option(("--columns",), "show these columns, in this order", _name, "LIST"),
-    Option(("--buffer-size",), "bytes of the ring buffer, such as 8M", parse_bytes, "SIZE"),
 )
+_INTERVAL = Option(("-i", "--interval"), "report each time so many seconds have passed",
+                   kernel.parse_seconds, "SEC")  # fmt: skip
+_STREAM = (Option(("--buffer-size",), "bytes of the ring buffer, such as 8M", parse_bytes, "SIZE"),)
 _STACK = Option(("--stack",), "show the kernel and user frames of each event",
                 sets="with_stack", shows=("STACK", "USER_STACK"))  # fmt: skip
 _SAMPLE = Option(("--sample-rate",), "trace one event in N",
@@ -90,10 +106,17 @@ _SUM = Option(("-e", "--extension"), "show the average and the total, too", sets
 def options_of(tool: Shape) -> tuple[Option, ...]:
     """Return every option of a tool, its own first; a flag that it claims is its own."""
     shared = [*_WHO, _SELF, *_OUTPUT, _DEBUG_OR_DURATION]
+    if isinstance(tool, WITH_COLUMNS):
+        shared += _COLUMNS
     if isinstance(tool, Stream):
         shared += [*_STREAM, *([_STACK] if tool.stack else [])]
     if isinstance(tool, Histogram):
         shared.append(_SUM)
+    if isinstance(tool, WITH_INTERVALS):
+        shared.append(_INTERVAL)
+    if isinstance(tool, Top):
+        most = f"rows of a table (default: {tool.top or 'all'}); JSON always has all"
+        shared.append(Option(("--top",), most, kernel.parse_count, "N", default=tool.top))
     if isinstance(tool, Histogram) and "msecs" in tool.units:
         shared += [
             Option(("-u", "--microseconds"), "show microseconds (the default)"),
@@ -118,14 +141,18 @@ class Request:
     def __init__(self, tool: Shape, values: dict[str, Any]) -> None:
         self.tool = tool
         self.values = {option.dest: option.default for option in options_of(tool)}
-        self.values.update(interval=None, count=None)
+        self.values.update(every=None, count=None)
         self.values.update(values)
+        if self.every:
+            if self.interval:
+                raise UsageError("give the interval once")
+            self.values["interval"] = self.every
         if self.d is not None and "d" in self.values:
             self.values["debug" if self.d is True else "duration"] = self.d
         self.globs = self._compile_globs()
         if self.interval and self.duration and self.interval > self.duration:
             raise UsageError("the interval is longer than the duration")
-        if isinstance(tool, Stream):
+        if isinstance(tool, WITH_COLUMNS):
             self.columns()  # raises what is wrong with them before anything is traced
 
     def __getattr__(self, name: str) -> Any:
@@ -171,29 +198,36 @@ class Request:
         """Return the ladders that no given option enables though some option would."""
         enabled = {name for option, _ in self.given() for name in option.enables}
         optional = {name for option in self.tool.options for name in option.enables}
+        optional -= {name for option in self.tool.options for name in option.spares}
         if isinstance(self.tool, Histogram) and self.tool.judges:
             optional.add(self.tool.judges)
             if any(self.values[option.dest] is not None for option in _WHO):
                 enabled.add(self.tool.judges)
+        optional.update(name for option, _ in self.given() for name in option.spares)
         return {name for name in ladders if name in optional - enabled}
 
     def columns(self) -> tuple[Column, ...]:
         """Return the columns to show."""
-        assert isinstance(self.tool, Stream)
         numbers = {option.renumbers: int(v) for option, v in self.given() if option.renumbers}
         every = tuple(
             column._replace(number=numbers.get(column.header, column.number))
             for column in columns_of(self.tool)
         )
+        shown = {header for option, _ in self.given() for header in option.shows}
+        hidden = {header for option, _ in self.given() for header in option.hides}
+        if not isinstance(self.tool, Stream):  # others have no column that nobody fills
+            every = tuple(
+                c for c in every if c.header not in hidden and (c.header in shown or not c.hidden)
+            )
         if self.values.get("columns") is not None:
-            names = {column.name: column for column in every if column.header != "TIME(s)"}
-            names["seconds"] = every[0]
+            names = {
+                "seconds" if column.header == "TIME(s)" else column.name: column for column in every
+            }
             wanted = [name.strip().lower() for name in self.values["columns"].split(",")]
             unknown = [name for name in wanted if name not in names]
             if unknown:
                 raise UsageError(f"no column {unknown[0]!r}: there are {', '.join(names)}")
             return tuple(names[name] for name in wanted)
-        shown = {header for option, _ in self.given() for header in option.shows}
         stacks = {column.header for column in _STACKS}
         return tuple(
             column

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tracewheel.runtime.options import Request
 
 _OBJECTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bpf")
-_RINGBUF, _HASH = 27, 1  # enum bpf_map_type
+_RINGBUF, _HASH, _PERCPU_HASH = 27, 1, 5  # enum bpf_map_type
 
 
 class Member(NamedTuple):
@@ -54,6 +54,7 @@ class Map(NamedTuple):
     name: str
     record: str
     key: str
+    value: str
     type: int
     key_size: int
     value_size: int
@@ -150,8 +151,8 @@ class Opened:
     def maps(self) -> list[Map]:
         """Return the maps that the source declares."""
         return [
-            Map(text(m.name), text(m.record), text(m.key), m.type, m.key_size, m.value_size,
-                m.max_entries)
+            Map(text(m.name), text(m.record), text(m.key), text(m.value), m.type, m.key_size,
+                m.value_size, m.max_entries)
             for m in self._each("struct shim_map *", lib.shim_map)
         ]  # fmt: skip
 
@@ -360,7 +361,7 @@ class Session:
                 raise BpfError(f"cannot set {name}")
         for m in self.maps.values():
             entries = self.request.buffer_size if m.type == _RINGBUF else None
-            if m.type == _HASH:
+            if m.type in (_HASH, _PERCPU_HASH):
                 entries = self.request.max_entries
             if entries and lib.shim_set_max_entries(self.handle, m.name.encode(), entries):
                 raise BpfError(f"cannot size {m.name}")
@@ -403,9 +404,16 @@ def kernel_enum(name: str) -> dict[str, int]:
     return members
 
 
-def read_map(handle: Any, m: Map, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+def read_sums(handle: Any, m: Map) -> Iterator[tuple[bytes, bytes]]:
+    """Return the elements of a per-CPU map of structs of u64, the CPUs' values added up."""
+    return read_map(handle, m, m.value_size * lib.shim_cpus(), m.value_size)
+
+
+def read_map(
+    handle: Any, m: Map, value_size: int, sum_size: int = 0
+) -> Iterator[tuple[bytes, bytes]]:
     """Return the elements of a map; per-CPU ones with all CPUs' values, one behind the other."""
-    most = 4096
+    most = min(4096, m.max_entries)
     cursor = ffi.new("char[]", max(m.key_size, 8))
     keys = ffi.new("char[]", most * m.key_size)
     values = ffi.new("char[]", most * value_size)
@@ -417,8 +425,11 @@ def read_map(handle: Any, m: Map, value_size: int) -> Iterator[tuple[bytes, byte
         if error and error != -2:
             raise BpfError(f"cannot read {m.name}: {os.strerror(-error)}")
         first = 0
+        size = sum_size or value_size
+        if sum_size:
+            lib.shim_sum(values, count[0], sum_size)
         for i in range(count[0]):
             yield (
                 bytes(ffi.buffer(keys + i * m.key_size, m.key_size)),
-                bytes(ffi.buffer(values + i * value_size, value_size)),
+                bytes(ffi.buffer(values + i * size, size)),
             )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class Option(NamedTuple):
@@ -24,7 +24,10 @@ class Option(NamedTuple):
     default: Any = None
     sets: str | Callable[[Any], Mapping[str, Any]] | None = None
     shows: tuple[str, ...] = ()  # columns, or members of a histogram's key, that appear with it
+    hides: tuple[str, ...] = ()  # columns that disappear with it
     enables: tuple[str, ...] = ()  # ladders that are climbed only with it
+    spares: tuple[str, ...] = ()  # ladders that are not climbed with it, unless another enables
+    lists: Callable[[], Iterable[str]] | None = None  # lines that it prints instead of tracing
     renumbers: str = ""  # column whose number it sets
     globs: str = ""  # member whose text the argument, a glob, must match
     repeat: bool = False  # may be given again; the values form a tuple
@@ -54,7 +57,7 @@ class Column(NamedTuple):
     @property
     def name(self) -> str:
         """What --columns calls it."""
-        return self.header.lower().split("(")[0]
+        return self.header.lower().split("(")[0].split("/")[0]
 
 
 class Stream(NamedTuple):
@@ -89,4 +92,36 @@ class Histogram(NamedTuple):
     rungs: Mapping[str, str] = {}
 
 
-Shape = Union[Stream, Histogram]
+class Counts(NamedTuple):
+    """A row of sums for each interval."""
+
+    sums: str  # name of the map
+    title: str
+    columns: tuple[Column, ...]
+    overhead: str
+    options: tuple[Option, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+    short: Mapping[str, str] = {}
+    sampled: bool = False
+    rungs: Mapping[str, str] = {}
+
+
+class Top(NamedTuple):
+    """A table for each interval: a row of sums for each key, the greatest first."""
+
+    sums: str
+    title: str
+    columns: tuple[Column, ...]  # by the last one that is a sum the rows are sorted
+    overhead: str
+    indexed: tuple[str, str] | None = None  # map beside it; member of the key that is its index
+    top: int = 0  # rows of a table, unless --top says otherwise; 0: all
+    options: tuple[Option, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+    short: Mapping[str, str] = {}
+    sampled: bool = False
+    rungs: Mapping[str, str] = {}
+
+
+Shape = Union[Stream, Histogram, Counts, Top]
+WITH_COLUMNS = (Stream, Counts, Top)
+WITH_INTERVALS = (Histogram, Counts, Top)

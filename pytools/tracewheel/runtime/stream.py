@@ -19,6 +19,7 @@ from tracewheel.runtime.output import ReaderGone
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tracewheel.runtime.counts import Sums
     from tracewheel.runtime.glob import Glob
     from tracewheel.runtime.output import Output, Stop
     from tracewheel.runtime.session import Member, Session
@@ -78,7 +79,7 @@ class Plan:
     """What the shim needs in order to render the records of one struct."""
 
     def __init__(
-        self, reader: Reader, columns: tuple[Column, ...], as_json: bool, ascii_only: bool
+        self, reader: Reader | Sums, columns: tuple[Column, ...], as_json: bool, ascii_only: bool
     ) -> None:
         members = reader.members
         self._members = {member.name: member for member in members}
@@ -110,6 +111,8 @@ class Plan:
             number = directory.offset
         elif kind == "path":
             number = member.offset  # of a part: not a directory, so never joined
+        elif kind == "rate":
+            number = self._members["interval"].offset
         key = ffi.new("char[]", name.encode())
         self._alive.append(key)
         return {
@@ -236,8 +239,8 @@ def decode(record: memoryview, members: list[Member], size: int, to_epoch: int) 
                 value = None
             elif kind == "epoch":
                 value += to_epoch
-            elif kind == "disk":
-                value = TABLES["disk"][1].find(value)
+            elif kind in ("disk", "syscall"):
+                value = TABLES[kind][1].find(value)
         ret[member.name] = value
     ret.pop("dir", None)
     return ret
@@ -291,7 +294,7 @@ def iterate(session: Session, tool: Stream) -> Iterator[Any]:
 class Lines:
     """Render batches to an output, and keep count."""
 
-    def __init__(self, reader: Reader, columns: tuple[Column, ...], output: Output) -> None:
+    def __init__(self, reader: Reader | Sums, columns: tuple[Column, ...], output: Output) -> None:
         self._plan = Plan(reader, columns, bool(reader.session.request.json), output.ascii)
         self._reader = reader
         self._output = output

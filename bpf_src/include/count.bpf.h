@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Sums: structs whose members are all __u64, one for all events or one for each key. */
+#ifndef COUNT_BPF_H
+#define COUNT_BPF_H
+
+#include "record.bpf.h"
+
+/* Atomic, because on its CPU too a program may be interrupted in the middle. */
+#define add(sum, amount) ((void)__sync_fetch_and_add(&(sum), (amount)))
+
+/*
+ * COUNTS(calls, sums, 1): a struct sums for each CPU, or as many as are told, found by
+ * counts_of(calls, index): for one row, or beside TOP for keys that are small numbers.
+ */
+#define COUNTS(name, kind, entries)                                                            \
+	struct {                                                                               \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                       \
+		__uint(max_entries, entries);                                                  \
+		__type(key, __u32);                                                            \
+		__type(value, struct kind);                                                    \
+	} name SEC(".maps")
+
+#define counts_of(name, index) bpf_map_lookup_elem(&name, &(__u32){ index })
+
+/* The report that is being filled. User space moves on to the next, then takes this one away. */
+__u32 top_report SEC(".data.report");
+
+/*
+ * TOP(calls, call, sums, 16384): a struct sums for each struct call and CPU, found by
+ * top_of(calls, &call), and calls_lost, the events for whose key there was no room.
+ */
+#define TOP(name, key_type, kind, entries)                                                     \
+	struct name##_at {                                                                     \
+		struct key_type key;                                                           \
+		__u32 report;                                                                  \
+	};                                                                                     \
+	struct {                                                                               \
+		__uint(type, BPF_MAP_TYPE_PERCPU_HASH);                                        \
+		__uint(max_entries, entries);                                                  \
+		__type(key, struct name##_at);                                                 \
+		__type(value, struct kind);                                                    \
+	} name SEC(".maps");                                                                   \
+	__u64 name##_lost;                                                                     \
+	static __always_inline struct kind *name##_of(const struct key_type *key)              \
+	{                                                                                      \
+		struct name##_at at;                                                           \
+		struct kind *sums;                                                             \
+		__builtin_memset(&at, 0, sizeof(at));                                          \
+		at.key = *key;                                                                 \
+		at.report = *(volatile __u32 *)&top_report;                                    \
+		sums = bpf_map_lookup_elem(&name, &at);                                        \
+		if (!sums) {                                                                   \
+			struct kind none = {};                                                 \
+			bpf_map_update_elem(&name, &at, &none, BPF_NOEXIST);                   \
+			sums = bpf_map_lookup_elem(&name, &at);                                \
+		}                                                                              \
+		if (!sums)                                                                     \
+			add(name##_lost, 1);                                                   \
+		return sums;                                                                   \
+	}
+
+#define top_of(name, key) name##_of(key)
+
+#endif

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "record.bpf.h"
+#include "count.bpf.h"
+#include "filter.bpf.h"
+#include "pair.bpf.h"
+#include "syscall.bpf.h"
+
+#define KNOWN_MOST 2048 /* beyond every ev_syscall that has a name */
+#define X32 (1u << 31)
+
+const volatile bool without_syscall;
+const volatile bool per_process;
+const volatile bool per_error;
+const volatile bool failed_only;
+const volatile __u32 wanted_error;
+const volatile __u32 wanted_ppid;
+const volatile bool some_wanted;
+const volatile __u64 wanted[KNOWN_MOST / 64]; /* a bit for each ev_syscall */
+const volatile bool timed;
+
+struct call {
+	__u32 pid;
+	ev_syscall syscall;
+	ev_ret error;
+	ev_comm comm;
+};
+
+struct calls {
+	ev_count count;
+	ev_duration lasted;
+};
+
+TOP(calls, call, calls, 16384);
+COUNTS(calls_only, calls, KNOWN_MOST); /* where nothing else tells calls apart */
+
+struct start {
+	__u64 time;
+	ev_syscall syscall;
+};
+
+PAIRS(starts, __u32, struct start, 16384);
+
+static __always_inline bool caller_filtered_out(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return filtered_out(bpf_get_current_pid_tgid()) ||
+	       (wanted_ppid && BPF_CORE_READ(task, real_parent, tgid) != wanted_ppid);
+}
+
+static __always_inline bool syscall_filtered_out(ev_syscall syscall)
+{
+	__u32 bit = syscall & ~X32;
+
+	return some_wanted &&
+	       (bit >= KNOWN_MOST || !(wanted[bit / 64 % (KNOWN_MOST / 64)] >> bit % 64 & 1));
+}
+
+static __always_inline int count_call(ev_syscall syscall, __s64 error, __u64 lasted)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct call call = {};
+	struct calls *sums = NULL;
+
+	if (!without_syscall && !per_error && !per_process)
+		sums = counts_of(calls_only, syscall);
+	if (!without_syscall)
+		call.syscall = syscall;
+	if (per_error)
+		call.error = error;
+	if (per_process) {
+		call.pid = bpf_get_current_pid_tgid() >> 32;
+		BPF_CORE_READ_STR_INTO(&call.comm, task, group_leader, comm);
+	}
+	if (!sums)
+		sums = top_of(calls, &call);
+	if (sums) {
+		add(sums->count, 1);
+		if (timed)
+			add(sums->lasted, lasted);
+	}
+	return 0;
+}
+
+/* Neither comes back. */
+static __always_inline bool is_exit(ev_syscall syscall)
+{
+	return syscall == SYS_exit << 1 || syscall == SYS_exit_group << 1 ||
+	       syscall == (COMPAT_exit << 1 | 1) || syscall == (COMPAT_exit_group << 1 | 1);
+}
+
+/* Counted as it is made: some never return, and some have lost their number when they do. */
+static __always_inline int entered(struct pt_regs *regs, __u64 number, bool typed)
+{
+	ev_syscall syscall = this_syscall(regs, number, typed);
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct start start = { .syscall = syscall };
+
+	if (caller_filtered_out() || syscall_filtered_out(syscall))
+		return 0;
+	if (!timed)
+		return count_call(syscall, 0, 0);
+	if (!is_exit(syscall)) {
+		start.time = bpf_ktime_get_ns();
+		pair_begin(starts, &tid, &start, BPF_ANY);
+	}
+	return 0;
+}
+
+static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 ret, bool typed)
+{
+	/* On its return from a signal handler a task has no number, and its registers of before. */
+	bool failed = number >= 0 && ret < 0 && ret >= -4095;
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct start start = {};
+
+	if (timed) {
+		__u64 now = bpf_ktime_get_ns();
+
+		if (!pair_end(starts, &tid, &start))
+			return 0;
+		start.time = now - start.time;
+	} else {
+		start.syscall = this_syscall(regs, number, typed);
+		if (caller_filtered_out() || syscall_filtered_out(start.syscall))
+			return 0;
+	}
+	if ((failed_only && !failed) || (wanted_error && -ret != wanted_error))
+		return 0;
+	return count_call(start.syscall, failed ? ret : 0, start.time);
+}
+
+/* Ends come first, because programs are attached in this order: no begin is left without. */
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(exit__tp_btf, struct pt_regs *regs, long ret)
+{
+	return returned(regs, __syscall_number(regs, READ_DIRECTLY), ret, true);
+}
+
+SEC("raw_tp/sys_exit")
+int BPF_PROG(exit__raw_tp, struct pt_regs *regs, long ret)
+{
+	return returned(regs, __syscall_number(regs, READ_BY_PROBE), ret, false);
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(enter__tp_btf, struct pt_regs *regs, long number)
+{
+	return entered(regs, number, true);
+}
+
+SEC("raw_tp/sys_enter")
+int BPF_PROG(enter__raw_tp, struct pt_regs *regs, long number)
+{
+	return entered(regs, number, false);
+}

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The shapes Counts and Top: sums since the last report, as rows or as a table."""
+
+from __future__ import annotations
+
+import collections
+import time
+from typing import TYPE_CHECKING, Any
+
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime import kernel
+from tracewheel.runtime.intervals import reports
+from tracewheel.runtime.session import Member, read_sums
+from tracewheel.runtime.shapes import Top
+from tracewheel.runtime.stream import Lines, decode, header
+
+if TYPE_CHECKING:
+    from tracewheel.runtime.output import Output, Stop
+    from tracewheel.runtime.session import Session
+    from tracewheel.runtime.shapes import Counts
+
+# What each row begins with: when the interval ended, and how long it was.
+WHEN = (
+    Member("time", "ev_time", "", 0, 8, 0, False, False),
+    Member("interval", "ev_duration", "", 8, 8, 0, False, False),
+)
+_REPORT = ".data.report"  # the map of top_report in count.bpf.h
+
+
+class Sums:
+    """Read a session's sums since the last reading, as records: time, interval, key, sums."""
+
+    def __init__(self, session: Session, tool: Counts | Top) -> None:
+        assert session.opened
+        self.session = session
+        self._map = session.maps[tool.sums]
+        self._growing = self._map
+        self._sums = session.opened.members(self._map.value)
+        key: list[Member] = []
+        self._index: Member | None = None
+        self._key_size = 0
+        if isinstance(tool, Top):
+            struct, self._report = session.opened.members(self._map.key)
+            key = session.opened.members(struct.meaning)
+            self._key_size = struct.size
+            if tool.indexed:
+                self._growing = session.maps[tool.indexed[0]]
+                self._index = next(m for m in key if m.name == tool.indexed[1])
+        before = 16 + -(-self._key_size // 8) * 8
+        self.members = [
+            *WHEN,
+            *(m._replace(offset=16 + m.offset) for m in key),
+            *(m._replace(offset=before + m.offset) for m in self._sums),
+        ]
+        self.size = before + self._map.value_size
+        columns = session.request.columns()
+        wanted = {"time", "interval", *(column.member for column in columns)}
+        self.shown = [m for m in self.members if m.name in wanted]
+        sums = {m.name: m for m in self._sums}
+        self._order = [sums[c.member] for c in columns if c.member in sums][-1:]
+        self._number = 0
+        self._earlier: dict[bytes, bytes] = {}
+        self._since = session.started
+        self.buffer: Any = None
+
+    def read(self) -> list[bytes]:
+        """Return the records, the greatest first."""
+        found = self._take() if self._key_size else []
+        if self._index or not self._key_size:
+            found += self._subtract()
+        now = kernel.boot_time_ns()
+        when = now.to_bytes(8, "little") + (now - self._since).to_bytes(8, "little")
+        self._since = now
+        pad = bytes(-self._key_size % 8)
+        for order in self._order:
+            found.sort(key=lambda row: (-order.unpack(row[1]), row[0]))
+        return [when + key + pad + sums for key, sums in found]
+
+    def _subtract(self) -> list[tuple[bytes, bytes]]:
+        """Return the rows of an array, whose sums only grow."""
+        nothing = bytes(self._map.value_size)
+        rows = []
+        for index, sums in read_sums(self.session.handle, self._growing):
+            earlier = self._earlier.get(index, nothing)
+            if sums == earlier and self._index:
+                continue
+            self._earlier[index] = sums
+            more = (m.unpack(sums) - m.unpack(earlier) for m in self._sums)
+            at = self._index.offset if self._index else 0
+            key = (bytes(at) + index).ljust(self._key_size, b"\0")[: self._key_size]
+            rows.append((key, b"".join(each.to_bytes(8, "little") for each in more)))
+        return rows
+
+    def _take(self) -> list[tuple[bytes, bytes]]:
+        """Return the rows of this report, and take them out of the map.
+
+        The programs are sent on to the next report first, so that nothing is added to a row
+        between its reading and its end.
+        """
+        handle, name = self.session.handle, self._map.name.encode()
+        number = self._number.to_bytes(4, "little")
+        self._number += 1
+        lib.shim_map_write(handle, _REPORT.encode(), bytes(4), self._number.to_bytes(4, "little"))
+        lib.shim_settle()
+        at = self._report.offset
+        rows = [r for r in read_sums(handle, self._map) if r[0][at : at + 4] == number]
+        lib.shim_map_delete(handle, name, b"".join(key for key, _ in rows), len(rows))
+        return [(key[: self._key_size], sums) for key, sums in rows]
+
+    def count(self, rows: list[bytes]) -> int:
+        """Return how many events the rows are made of."""
+        counts = [m for m in self.members if m.meaning == "ev_count"]
+        return sum(m.unpack(row) for row in rows for m in counts)
+
+    def decode(self, rows: list[bytes]) -> list[Any]:
+        """Return records as named tuples of Python values."""
+        record = collections.namedtuple("Row", [m.name for m in self.shown])  # type: ignore[misc]
+        to_epoch = kernel.boot_to_epoch_ns()
+        return [record(**decode(memoryview(r), self.shown, self.size, to_epoch)) for r in rows]
+
+
+def run(session: Session, tool: Counts | Top, output: Output, stop: Stop) -> dict[str, int]:
+    """Print a row or a table at each interval, or at the end; return what to say at the end."""
+    request = session.request
+    sums = Sums(session, tool)
+    columns = request.columns()
+    lines = Lines(sums, columns, output)
+    table = isinstance(tool, Top)
+    top = request.top if table and not request.json else None
+    headed = bool(request.no_header or request.json)
+    events = 0
+    for number in reports(session, output, stop):
+        rows = sums.read()
+        events += sums.count(rows)
+        if table and request.interval and not request.json:
+            output.text(("\n" if number else "") + time.strftime("%H:%M:%S\n"))
+        if not headed:
+            output.text(header(columns))
+            headed = not table
+        batch = b"".join(len(row).to_bytes(8, "little") + row for row in rows[: top or None])
+        sums.buffer = ffi.from_buffer(batch)
+        lines.render(len(batch))
+    return {"events": events, "output": lines.unwritten}

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Calls made here are counted, each once, by whatever tells them apart."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tracewheel
+from tracewheel.runtime import syscalls
+
+CALLS, FAILURES, OTHERS = 10007, 101, 53
+MINE = ("-p", str(os.getpid()), "--json")
+NAPS, NAP_S = 7, 0.02
+
+
+def call(times: int) -> None:
+    """Make a system call that nobody else makes often."""
+    for _ in range(times):
+        os.getpgid(0)
+
+
+def fail(times: int) -> None:
+    """Make a call that fails."""
+    for _ in range(times):
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir("/no/such/folder")
+
+
+def counts(tool: Any, *names: str) -> dict[Any, int]:
+    """Return the counts of all reports together, by the members that tell them apart."""
+    found: dict[Any, int] = {}
+    for row in tool.json:
+        key = tuple(row[name] for name in names)
+        found[key] = found.get(key, 0) + row["count"]
+    return found
+
+
+def test_each_rung_counts_every_call(trace: Any, rungs_of: Any) -> None:
+    """Every way of tracing counts each call once, under its name."""
+    rungs = rungs_of("syscount", "enter")
+    assert ["tp_btf", "raw_tp"] == rungs
+    for rung in rungs:
+        tool = trace("syscount", *MINE, "--rung", f"enter={rung}")
+        call(CALLS)
+        fail(FAILURES)
+        tool.end()
+
+        found = counts(tool, "syscall")
+        # In glibc's headers some machines have no rmdir, but its wrapper calls unlinkat.
+        assert CALLS == found["getpgid",]
+        assert FAILURES == found["rmdir" if ("rmdir",) in found else "unlinkat",]
+        assert (sum(found.values()), 0) == tool.counted
+
+
+@pytest.mark.parametrize("options", [["-x"], ["-e", "ENOENT"], ["-e", str(errno.ENOENT)]])
+def test_each_rung_counts_failures(trace: Any, rungs_of: Any, options: list[str]) -> None:
+    """Failed calls are told from others by every rung, by -x as by -e."""
+    rungs = rungs_of("syscount", "exit", "-x")
+    assert ["tp_btf", "raw_tp"] == rungs
+    for rung in rungs:
+        tool = trace("syscount", *MINE, *options, "--rung", f"exit={rung}")
+        call(CALLS)
+        fail(FAILURES)
+        tool.end()
+
+        assert {("rmdir",): FAILURES} == counts(tool, "syscall")
+
+
+def test_other_errors_are_left_out(trace: Any) -> None:
+    """-e leaves out what fails with another error."""
+    tool = trace("syscount", *MINE, "-e", "EBADF")
+    fail(FAILURES)
+    for _ in range(OTHERS):
+        with contextlib.suppress(OSError):
+            os.close(-1)
+    tool.end()
+
+    assert {("close",): OTHERS} == counts(tool, "syscall")
+
+
+def test_table_of_errors(trace: Any) -> None:
+    """--errors tells how often which call failed with which error."""
+    tool = trace("syscount", "-p", str(os.getpid()), "--errors", "--no-header")
+    fail(FAILURES)
+    for _ in range(OTHERS):
+        with contextlib.suppress(OSError):
+            os.rmdir("/")
+    tool.end()
+
+    expected = ["rmdir", "ENOENT", str(FAILURES)], ["rmdir", "EBUSY", str(OTHERS)]
+    assert list(expected) == [line.split() for line in tool.out.splitlines()]
+
+
+def test_processes_apart(trace: Any) -> None:
+    """-P counts by process, by the name that it has in the kernel, though it has ended."""
+    script = f"import os\nfor _ in range({CALLS}): os.getpgid(0)"
+    tool = trace("syscount", "-P", "--syscall", "getpgid", "--json")
+    call(FAILURES)
+    child = subprocess.Popen(["/usr/bin/python3", "-c", script])
+    child.wait()
+    tool.end()
+
+    found = {row["pid"]: row for row in tool.json}
+    assert CALLS == found[child.pid]["count"]
+    assert found[child.pid]["comm"].startswith("python3")
+    assert FAILURES == found[os.getpid()]["count"]
+    assert Path("/proc/self/comm").read_text().strip() == found[os.getpid()]["comm"]
+    assert "syscall" not in found[child.pid]
+
+
+def test_threads_belong_to_their_process(trace: Any) -> None:
+    """What a thread calls counts for its process, whatever the thread is named."""
+
+    def renamed() -> None:
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("a-thread")
+        call(CALLS)
+
+    tool = trace("syscount", "-B", "--syscall", "getpgid", *MINE)
+    thread = threading.Thread(target=renamed)
+    thread.start()
+    thread.join()
+    call(OTHERS)
+    tool.end()
+
+    comm = Path("/proc/self/comm").read_text().strip()
+    expected = {(os.getpid(), comm, "getpgid"): CALLS + OTHERS}
+    assert expected == counts(tool, "pid", "comm", "syscall")
+
+
+@pytest.mark.parametrize("option", ["-L", "-m"])
+def test_latency(trace: Any, option: str) -> None:
+    """-L and -m tell how long calls took, and count those that have returned."""
+    tool = trace("syscount", *MINE, option)
+    begin = time.monotonic_ns()
+    for _ in range(NAPS):
+        time.sleep(NAP_S)
+    took = time.monotonic_ns() - begin
+    call(CALLS)
+    tool.end()
+
+    found = {row["syscall"]: row for row in tool.json}
+    assert CALLS == found["getpgid"]["count"]
+    assert NAPS == found["clock_nanosleep"]["count"]
+    assert NAPS * NAP_S * 1e9 <= found["clock_nanosleep"]["lasted"] <= took
+    assert "clock_nanosleep" == tool.json[0]["syscall"]
+
+
+def test_latency_leaves_nothing_behind(trace: Any) -> None:
+    """Processes that end while their time is taken cost no entry: none is lost."""
+    tool = trace("syscount", "-L", "--json", "--max-entries", "997", "--comm", "true")
+    for _ in range(1009):
+        subprocess.run(["/bin/true"], check=True)
+    tool.end()
+
+    assert 0 == tool.summary["lost"]
+
+
+def test_calls_that_do_not_return(trace: Any) -> None:
+    """Processes' ends are counted, and returns from signal handlers under their name."""
+    script = "trap : USR1; for i in 1 2 3 4 5 6 7; do kill -USR1 $$; done"
+    tool = trace("syscount", "--comm", "dash", "--json")
+    for _ in range(3):
+        subprocess.run(["/bin/dash", "-c", script], check=True)
+    tool.end()
+
+    found = counts(tool, "syscall")
+    assert 3 == found["exit_group",]
+    assert 21 == found["rt_sigreturn",]
+    assert not [name for (name,) in found if name.startswith("syscall_")]
+
+
+def test_call_filter(trace: Any) -> None:
+    """--syscall leaves other calls out, and may be repeated."""
+    tool = trace("syscount", *MINE, "--syscall", "getpgid", "--syscall", "rmdir")
+    call(CALLS)
+    fail(FAILURES)
+    os.getppid()
+    tool.end()
+
+    assert {("getpgid",): CALLS, ("rmdir",): FAILURES} == counts(tool, "syscall")
+
+
+def test_parent_filter(trace: Any) -> None:
+    """--ppid counts what children do, not the parent."""
+    tool = trace("syscount", "--ppid", str(os.getpid()), "-P", "--syscall", "exit_group", "--json")
+    call(OTHERS)
+    pids = set()
+    for _ in range(5):
+        child = subprocess.Popen(["/bin/true"])
+        child.wait()
+        pids.add(child.pid)
+    tool.end()
+
+    assert pids == {row["pid"] for row in tool.json}
+
+
+def test_intervals_add_up(trace: Any) -> None:
+    """Whatever moment a report comes at, each call is in exactly one of them."""
+    options = [[], ["-B"], ["-L"]]
+    for option in options:
+        tool = trace("syscount", *MINE, *option, "--syscall", "getpgid", "-i", "0.05")
+        deadline = time.monotonic() + 1
+        made = 0
+        while time.monotonic() < deadline:
+            call(101)
+            made += 101
+        tool.end()
+
+        assert {("getpgid",): made} == counts(tool, "syscall")
+        assert (made, 0) == tool.counted
+        assert len(tool.json) > 2
+
+
+def test_too_many_keys(trace: Any) -> None:
+    """What finds no room is counted as lost."""
+    tool = trace("syscount", "-B", "--max-entries", "3", *MINE)
+    for _ in range(CALLS):
+        os.getpgid(0)
+        os.getppid()
+        os.getsid(0)
+        os.getuid()
+        os.geteuid()
+    tool.end()
+    seen, lost = tool.counted
+
+    assert {"calls": lost} == tool.summary["losses"]
+    assert 3 == len(tool.json)
+    assert seen == sum(row["count"] for row in tool.json)
+    assert seen + lost >= 5 * CALLS
+    assert lost >= 2 * CALLS
+
+
+def test_a_report_makes_room(trace: Any) -> None:
+    """Keys of an earlier report take no room: processes come and go for ever."""
+    tool = trace("syscount", "-P", "--comm", "true", "--max-entries", "8", "-i", "0.01", "--json")
+    for _ in range(31):
+        subprocess.run(["/bin/true"], check=True)
+        tool.line()
+    tool.end()
+
+    assert 0 == tool.summary["lost"]
+    assert len({row["pid"] for row in tool.json}) >= 31
+
+
+def test_top(trace: Any) -> None:
+    """-T N shows the N most frequent, in order; JSON has them all."""
+    tools = [trace("syscount", "-T", "2", "-p", str(os.getpid()), *more) for more in ([], ["-j"])]
+    call(CALLS)
+    fail(FAILURES)
+    for _ in range(OTHERS):
+        os.getuid()
+    for tool in tools:
+        tool.end()
+
+    expected = [["getpgid", str(CALLS)], ["rmdir", str(FAILURES)]]
+    assert expected == tools[0].rows
+    assert OTHERS == counts(tools[1], "syscall")["getuid",]
+
+
+def test_positional_interval_and_count(run: Any) -> None:
+    """An interval and a count give so many tables, each under its time."""
+    with run("syscount", "--self", "0.2", "3") as tool:
+        tool.ended()
+
+    assert 0 == tool.code
+    assert 3 == sum(line.count(":") == 2 for line in tool.out.splitlines())
+    assert 3 == tool.out.count("SYSCALL")
+
+
+def test_hostile_names(trace: Any, unescape: Any) -> None:
+    """A name of a process cannot reach the terminal but escaped."""
+    script = "import os; open('/proc/self/comm', 'wb').write(b'ev\\x1b[31m\\nil'); os.getpgid(0)"
+    tool = trace("syscount", "-P", "--ppid", str(os.getpid()), "-T", "0")
+    subprocess.run(["/usr/bin/python3", "-c", script], check=True)
+    tool.end()
+
+    names = {unescape(line.split()[1]) for line in tool.out.splitlines()[1:]}
+    assert b"ev\x1b[31m\nil" in names
+    assert all(line.isprintable() for line in tool.out.splitlines())
+
+
+def test_list_needs_nothing(run: Any) -> None:
+    """-l lists the numbers by which the kernel knows the calls."""
+    with run("syscount", "-l", user=65534, group=65534, extra_groups=[]) as tool:
+        tool.ended()
+
+    listed = dict(reversed(line.split()) for line in tool.out.splitlines())
+    assert 0 == tool.code
+    assert os.getpid() == ctypes.CDLL(None).syscall(int(listed["getpid"]))
+    assert len(listed) == len(syscalls.names())
+
+
+def test_library(rungs_of: Any) -> None:
+    """The library gives rows with the same names."""
+    if not rungs_of("syscount", "enter"):
+        pytest.skip("needs root")
+    with tracewheel.syscount.trace(pid=os.getpid(), both=True) as tracing:
+        call(CALLS)
+        first = {row.syscall: row.count for row in tracing.read()}
+        call(OTHERS)
+        second = {row.syscall: row for row in tracing.read()}
+
+    assert CALLS == first["getpgid"]
+    assert OTHERS == second["getpgid"].count
+    assert os.getpid() == second["getpgid"].pid
