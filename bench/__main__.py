@@ -20,6 +20,7 @@ EACH_RUN = {
     "storm": measure.storm,
     "floor": measure.floor,
     "pair": measure.pair,
+    "syscount": measure.syscount,
     "kernel": measure.kernel,
     "event": measure.event,
     "biolatency": accuracy.biolatency,

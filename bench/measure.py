@@ -95,6 +95,24 @@ def floor(bench: Bench, maker: str) -> None:
     bench.note(OURS, floor_ns=untraced.nanoseconds / untraced.count)
 
 
+def syscount(bench: Bench, maker: str) -> None:
+    """Load one CPU with a call that is counted."""
+    script = str(bench.peers.root / "usr/sbin/syscount.bt")
+    command = {
+        OURS: Command((str(bench.binaries / "syscount"),)),
+        LIBBPF: bench.peers.command("sbin/syscount-libbpf"),
+        BPFTRACE: bench.peers.command("bin/bpftrace", script),
+        BCC: bench.peers.bcc("syscount-bpfcc"),
+    }[maker]
+    alone = _call("getppid", bench.opens * 5, CPUS[-1:])
+    with Session("syscount", command) as session:
+        # bcc's programs are on perf events, without links.
+        session.wait_for_descriptor("prog_id" if maker == BCC else "link_id")
+        counted = _call("getppid", bench.opens * 5, CPUS[-1:])
+        session.stop()
+    bench.note(maker, syscount_times=counted.nanoseconds / alone.nanoseconds)
+
+
 def pair(bench: Bench, maker: str) -> None:
     """Load two CPUs with opens."""
     with bench.session(maker) as session:

@@ -104,6 +104,20 @@ class Session:
                 raise TimeoutError(f"not said: {text}: {self.errors.read_text()[-300:]}")
             time.sleep(0.001)
 
+    def wait_for_descriptor(self, kind: str, limit: float = 30) -> None:
+        """Wait until the tool holds a descriptor of this kind, as their descriptions tell."""
+        deadline = time.monotonic() + limit
+        while True:
+            text = b""
+            for file in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
+                with suppress(FileNotFoundError):
+                    text += file.read_bytes()
+            if f"{kind}:".encode() in text:
+                return
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise TimeoutError(f"no {kind}: {self.errors.read_text()[-300:]}")
+            time.sleep(0.001)
+
     def stop(self, limit: float = 10) -> Usage:
         """Press Ctrl-C and wait for the end."""
         end = select.poll()

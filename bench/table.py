@@ -42,6 +42,7 @@ ROWS = (
     Row("storm: BPF per open, ns", "bpf_ns", 1 / 2, 1 / 4, (LIBBPF, BPFTRACE)),
     Row("storm: a getppid takes, ns", "getppid_ns", 1, None, (LIBBPF,)),
     Row("the same under an empty program at sys_exit", "floor_ns"),
+    Row("syscount: a getppid takes so many times", "syscount_times", 1, None, (LIBBPF,)),
     Row("storm: peak memory, MB", "peak_mb", 40, 25),
     Row("start, behind libbpf-tools, ms", "attach_ms", None, 40, (LIBBPF,), beside=float.__sub__),
     Row("start to attached, ms", "attach_ms", 1 / 4, None, (BPFTRACE,)),
