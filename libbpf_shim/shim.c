@@ -338,6 +338,18 @@ int shim_refuses_trampolines(void)
 	return fd == -EPERM;
 }
 
+/* To the one function of a section such as kprobe.multi/vfs_read: libbpf would read kallsyms. */
+static struct bpf_link *attach(struct bpf_program *program)
+{
+	const char *section = bpf_program__section_name(program), *multi = "kprobe.multi/";
+	const char *function = section + strlen(multi);
+	LIBBPF_OPTS(bpf_kprobe_multi_opts, options, .syms = &function, .cnt = 1);
+
+	if (!strncmp(section, multi, strlen(multi)) && !strpbrk(function, "*?"))
+		return bpf_program__attach_kprobe_multi_opts(program, NULL, &options);
+	return bpf_program__attach(program);
+}
+
 int shim_attach(shim *object, const char *name)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(object->bpf, name);
@@ -347,7 +359,7 @@ int shim_attach(shim *object, const char *name)
 		return -ENOENT;
 	if (object->link_count == MOST_LINKS)
 		return -E2BIG;
-	link = bpf_program__attach(program);
+	link = attach(program);
 	if (!link)
 		return -errno;
 	object->links[object->link_count++] = link;
@@ -442,6 +454,14 @@ int shim_map_delete(shim *object, const char *name, const void *keys, uint32_t c
 void shim_settle(void)
 {
 	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+}
+
+int shim_has_function(const char *name, int *ret)
+{
+	int error = load_kernel_btf();
+
+	*ret = !error && btf__find_by_name_kind(kernel_btf, name, BTF_KIND_FUNC) > 0;
+	return error;
 }
 
 int shim_map_write(shim *object, const char *name, const void *key, const void *value)

@@ -60,6 +60,7 @@ int shim_missed(shim *object, const char *program, uint64_t *ret);
 /* Facts of the running kernel and its BTF. */
 int shim_refuses_trampolines(void); /* 1: no fentry or fexit program can be loaded */
 int shim_tracepoint_args(const char *tracepoint, int *ret);
+int shim_has_function(const char *name, int *ret);
 int shim_enumerator(const char *type, int index, const char **name, int64_t *ret);
 
 /*

@@ -8,15 +8,22 @@
 #define PATH_DEPTH 48
 #define AT_FDCWD -100
 
-static __always_inline bool path_of_fd(struct task_struct *task, int fd, struct path *ret)
+static __always_inline struct file *file_of_fd(struct task_struct *task, int fd)
 {
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	struct file **files = BPF_CORE_READ(table, fd);
 	struct file *file = NULL;
 
 	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(table, max_fds))
-		return false;
+		return NULL;
 	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	return file;
+}
+
+static __always_inline bool path_of_fd(struct task_struct *task, int fd, struct path *ret)
+{
+	struct file *file = file_of_fd(task, fd);
+
 	if (!file)
 		return false;
 	*ret = BPF_CORE_READ(file, f_path);

@@ -161,6 +161,8 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
                 note = tool.rungs.get(f"{ladder}__{rung}")
                 if note:
                     say(f"{name}: {ladder} by {rung}: {note}")
+                if told := tracing.tell_missing(ladder):
+                    say(f"{name}: {ladder} by {rung}: {told}")
             say(_banner(tool, name))
             try:
                 counts = run(tracing, tool, out, stop)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -212,7 +213,9 @@ class Session:
             del self.ladders[ladder]
         self._forced = self._parse_forced(request.rung or ())
         self.opened: Opened | None = opened
+        self._absent: set[Program] = set()
         self.taken: dict[str, str] = {}
+        self.missing: list[Program] = []  # optional programs that could not be attached
         self.started = kernel.boot_time_ns()
         self.log = ""
 
@@ -331,11 +334,15 @@ class Session:
     def _try(self, rungs: dict[str, str]) -> int:
         """Configure, load and attach a fresh object; return 0 or a negative errno."""
         handle = self.handle
-        wanted = [p for p in self.programs if rungs.get(p.ladder) == p.rung]
+        every = [p for p in self.programs if rungs.get(p.ladder) == p.rung]
+        wanted = [p for p in every if p not in self._absent]
+        self.missing = [p for p in every if p in self._absent]
         for program in self.programs:
             lib.shim_set_autoload(handle, program.name.encode(), program in wanted)
         self._configure()
         error: int = lib.shim_load(handle)
+        if error == -errno.ESRCH and self._find_absent(wanted):
+            return self._retry(rungs)
         self.started = kernel.boot_time_ns()
         if not error:
             for program in wanted:
@@ -343,10 +350,34 @@ class Session:
                 if failed and not program.optional:
                     error = failed
                     break
+                if failed:
+                    self.missing.append(program)
+            ladders = {p.ladder for p in every if p not in self.missing}
+            if not error and ladders != set(rungs):
+                error = failed or -errno.ENOENT  # of a ladder, nothing was attached
         self.log = take_log()
         if self.request.debug and error:
             print(self.log, end="", file=sys.stderr)
         return error
+
+    def tell_missing(self, ladder: str) -> str:
+        """Return what to say of the functions that a rung does without."""
+        every = [p for p in self.programs if (p.ladder, p.rung) == (ladder, self.taken[ladder])]
+        missing = [p.section.partition("/")[2] for p in self.missing if p.ladder == ladder]
+        if not missing:
+            return ""
+        return f"attached {len(every) - len(missing)} of {len(every)}, not {', '.join(missing)}"
+
+    def _find_absent(self, programs: list[Program]) -> bool:
+        """Find optional programs on functions that the kernel does not have as such."""
+        ret = ffi.new("int *")
+        for program in programs:
+            kind, _, function = program.section.partition("/")
+            if program.optional and kind in ("fentry", "fexit"):
+                lib.shim_has_function(function.encode(), ret)
+                if not ret[0]:
+                    self._absent.add(program)
+        return not self._absent.isdisjoint(programs)
 
     def _configure(self) -> None:
         values = self.request.variables()

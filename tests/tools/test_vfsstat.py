@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Operations made by a process are counted, each once, whatever counts them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tracewheel
+from tracewheel.runtime import syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FUNCTIONS = ("fentry", "kprobe_multi", "kprobe")
+READS, READVS, WRITES, WRITEVS, FSYNCS, FDATASYNCS = 23, 5, 17, 3, 7, 2
+CREATES, OPENS, FOLDERS, FAILURES = 11, 13, 19, 29
+STATS, RENAMES, LINKS, SYMLINKS, READDIRS = 31, 37, 41, 43, 47
+EXPECTED = {
+    "read": READS + READVS,
+    "write": WRITES + WRITEVS,
+    "fsync": FSYNCS + FDATASYNCS,
+    "open": CREATES + OPENS,
+    "create": CREATES,
+    "unlink": CREATES + LINKS + SYMLINKS,
+    "mkdir": FOLDERS,
+    "rmdir": FOLDERS,
+}
+LIBC = ctypes.CDLL(None)
+EXTRA = {
+    "stat": STATS,
+    "rename": RENAMES,
+    "link": LINKS,
+    "symlink": SYMLINKS,
+    "readdir": READDIRS,
+}
+
+
+def act(folder: Path) -> None:
+    """Do each thing as often as expected, and what fails before it comes to a file system."""
+    at = os.fspath(folder)
+    for number in range(CREATES):
+        fd = os.open(f"{at}/{number}", os.O_CREAT | os.O_WRONLY, 0o600)
+        if not number:
+            for _ in range(WRITES):
+                os.write(fd, b"x" * 100)
+            for _ in range(WRITEVS):
+                os.writev(fd, [b"x", b"y"])
+            for _ in range(FSYNCS):
+                os.fsync(fd)
+            for _ in range(FDATASYNCS):
+                os.fdatasync(fd)
+        os.close(fd)
+    # O_CREAT creates nothing where there is something.
+    for number in range(OPENS - 1):
+        fd = os.open(f"{at}/0", os.O_RDONLY | os.O_CREAT, 0o600)
+        if not number:
+            for _ in range(READS):
+                os.pread(fd, 10, 0)
+            for _ in range(READVS):
+                os.readv(fd, [bytearray(10)])
+        os.close(fd)
+    fd = os.open(at, os.O_RDONLY)
+    entries = ctypes.create_string_buffer(32768)
+    getdents = next(key >> 1 for key, name in syscalls.names().items() if name == "getdents64")
+    for _ in range(READDIRS):
+        LIBC.syscall(getdents, fd, entries, len(entries))
+    os.close(fd)
+    for _ in range(FAILURES):
+        for fails in (os.rmdir, os.unlink, os.listdir):
+            with contextlib.suppress(OSError):
+                fails(f"{at}/no-such/thing")
+        with contextlib.suppress(OSError):
+            os.read(-1, 1)
+    for number in range(FOLDERS):
+        os.mkdir(f"{at}/folder-{number}")
+        os.rmdir(f"{at}/folder-{number}")
+    for number in range(LINKS):
+        os.link(f"{at}/0", f"{at}/link-{number}")
+        os.unlink(f"{at}/link-{number}")
+    for number in range(SYMLINKS):
+        os.symlink(f"{at}/0", f"{at}/symlink-{number}")
+        os.unlink(f"{at}/symlink-{number}")
+    for _ in range(STATS):
+        os.lstat(f"{at}/0")
+    for number in range(RENAMES):
+        os.rename(f"{at}/0-{number}" if number else f"{at}/0", f"{at}/0-{number + 1}")
+    for number in range(1, CREATES):
+        os.unlink(f"{at}/{number}")
+    os.unlink(f"{at}/0-{RENAMES}")
+
+
+class Actor:
+    """A process that acts once it is told to, and then ends."""
+
+    def __init__(self, folder: Path) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                # Not by a pipe, which it would read.
+                signal.sigwait([signal.SIGUSR1])
+                act(folder)
+            finally:
+                os._exit(0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+
+    def go(self) -> None:
+        """Let it act, and wait until it has ended."""
+        os.kill(self.pid, signal.SIGUSR1)
+        os.waitpid(self.pid, 0)
+        self.pid = 0
+
+
+@pytest.fixture
+def hire(tmp_path: Path) -> Iterator[Callable[[], Actor]]:
+    """Give a function that starts a process that will act."""
+    actors: list[Actor] = []
+
+    def start() -> Actor:
+        folder = tmp_path / str(len(actors))
+        folder.mkdir()
+        actors.append(Actor(folder))
+        return actors[-1]
+
+    yield start
+    for actor in actors:
+        if actor.pid:
+            os.kill(actor.pid, signal.SIGKILL)
+            os.waitpid(actor.pid, 0)
+
+
+def sums(tool: Any) -> dict[str, int]:
+    """Return the counts of all reports together."""
+    rows = tool.json
+    return {name: sum(row[name] for row in rows) for name in rows[0]}
+
+
+def test_each_rung_counts_every_operation(trace: Any, rungs_of: Any, hire: Any) -> None:
+    """Every way of tracing gives the same counts."""
+    rungs = rungs_of("vfsstat", "calls", "--extra")
+    assert rungs[-2:] == ["tp_btf", "raw_tp"]
+    for rung in rungs:
+        actor = hire()
+        forced = [f"--rung={ladder}={rung}" for ladder in ("calls", "extra")]
+        tool = trace("vfsstat", "-p", str(actor.pid), "--extra", "--json", *forced)
+        actor.go()
+        tool.ended()
+
+        found = sums(tool)
+        assert {**EXPECTED, **EXTRA} == {name: found[name] for name in (*EXPECTED, *EXTRA)}, rung
+        assert 0 == tool.summary["lost"]
+        assert sum({**EXPECTED, **EXTRA}.values()) == tool.summary["events"]
+        assert ("approximate" in tool.err) == (rung not in FUNCTIONS)
+
+
+def test_functions_are_preferred(rungs_of: Any) -> None:
+    """Where the kernel lets programs attach to functions, that is how they are counted."""
+    rungs = rungs_of("vfsstat", "calls")
+    if not rungs:
+        pytest.skip("needs root")
+    if not Path("/sys/bus/event_source/devices/kprobe").exists():
+        pytest.skip("needs kprobes")
+    assert {"fentry", "kprobe"} <= set(rungs)
+    assert "fentry" == rungs[0]
+
+
+def test_without_extra(trace: Any, hire: Any) -> None:
+    """Unless they are asked for, the other operations are neither shown nor counted."""
+    actor = hire()
+    tool = trace("vfsstat", "-p", str(actor.pid), "--json")
+    actor.go()
+    tool.ended()
+
+    found = sums(tool)
+    assert {"time", "interval", *EXPECTED} == set(found)
+    assert EXPECTED == {name: found[name] for name in EXPECTED}
+    assert sum(EXPECTED.values()) == tool.summary["events"]
+
+
+def test_rates(trace: Any, hire: Any) -> None:
+    """The table has the rate of each operation, per second of the time that it tells."""
+    actor = hire()
+    pid = str(actor.pid)
+    tools = [trace("vfsstat", "-p", pid, *more) for more in ([], ["--json"])]
+    actor.go()
+    for tool in tools:
+        tool.ended()
+
+    (row,) = tools[0].rows
+    (counted,) = tools[1].json
+    seconds = counted["interval"] / 1e9
+    for shown, name in zip(row[1:], EXPECTED):
+        # The two tools did not trace equally long.
+        assert EXPECTED[name] / seconds == pytest.approx(float(shown), rel=0.5, abs=0.6)
+
+
+def test_intervals_add_up(trace: Any, hire: Any) -> None:
+    """Each operation is in exactly one report, and a header stands above all of them."""
+    actor = hire()
+    tool = trace("vfsstat", "-p", str(actor.pid), "0.02", "--json")
+    other = trace("vfsstat", "-p", str(actor.pid), "0.02")
+    tool.line()
+    actor.go()
+    tool.ended()
+    other.ended()
+
+    found = sums(tool)
+    assert EXPECTED == {name: found[name] for name in EXPECTED}
+    assert 1 == other.out.count("READ/s")
+    times = [row["time"] for row in tool.json]
+    assert times == sorted(set(times))
+
+
+def test_interval_and_count(run: Any) -> None:
+    """An interval and a count give so many rows."""
+    with run("vfsstat", "0.1", "3") as tool:
+        tool.ended()
+
+    assert 0 == tool.code
+    assert 3 == len(tool.rows)
+
+
+def test_library(rungs_of: Any, hire: Any) -> None:
+    """The library gives a row for each reading."""
+    if not rungs_of("vfsstat", "calls"):
+        pytest.skip("needs root")
+    actor = hire()
+    with tracewheel.vfsstat.trace(pid=actor.pid) as tracing:
+        (before,) = tracing.read()
+        actor.go()
+        (row,) = tracing.read()
+
+    assert {0} == {getattr(before, name) for name in EXPECTED}
+    assert EXPECTED == {name: getattr(row, name) for name in EXPECTED}
