@@ -2,6 +2,7 @@
 #include "record.bpf.h"
 #include "count.bpf.h"
 #include "filter.bpf.h"
+#include "hist.bpf.h"
 #include "pair.bpf.h"
 #include "syscall.bpf.h"
 
@@ -17,6 +18,7 @@ const volatile __u32 wanted_ppid;
 const volatile bool some_wanted;
 const volatile __u64 wanted[KNOWN_MOST / 64]; /* a bit for each ev_syscall */
 const volatile bool timed;
+const volatile bool as_histogram;
 
 struct call {
 	__u32 pid;
@@ -32,6 +34,12 @@ struct calls {
 
 TOP(calls, call, calls, 16384);
 COUNTS(calls_only, calls, KNOWN_MOST); /* where nothing else tells calls apart */
+
+struct latency {
+	ev_syscall syscall;
+};
+
+HISTOGRAMS(latencies, latency, 16384);
 
 struct start {
 	__u64 time;
@@ -62,6 +70,10 @@ static __always_inline int count_call(ev_syscall syscall, __s64 error, __u64 las
 	struct call call = {};
 	struct calls *sums = NULL;
 
+	if (as_histogram) {
+		hist_add(latencies, &(struct latency){ syscall }, lasted);
+		return 0;
+	}
 	if (!without_syscall && !per_error && !per_process)
 		sums = counts_of(calls_only, syscall);
 	if (!without_syscall)

@@ -180,7 +180,7 @@ def test_json_parses(trace: Any, stir: Callable[[], None], tool_name: str) -> No
 def test_each_rung_traces(trace: Any, tool_name: str) -> None:
     """Each rung that this kernel offers can be asked for, and the first of them is taken."""
     tool, _ = cli.load_tool(tool_name)
-    enabling: dict[str, Any] = {o.dest: True for o in tool.options if o.enables}
+    enabling: dict[str, Any] = {o.dest: True for o in tool.options if o.enables and not o.becomes}
     if getattr(tool, "judges", ""):
         enabling["pid"] = os.getpid()
     session = Session(tool_name, Request(tool, enabling))

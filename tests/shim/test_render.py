@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracewheel._shim import ffi, lib
@@ -147,3 +148,14 @@ def test_missing_name_stops_and_says_which() -> None:
     error, text, done = render(batch_of(*records), [column], False)
 
     assert (-126, b"name\nname\n", 9) == (error, text, done.key)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 2**62))
+def test_rate(value: int, ns: int) -> None:
+    """A rate is per second of the time in the record, small ones to a tenth."""
+    column = {"kind": lib.SHIM_RATE, "offset": 0, "size": 8, "number": 8}
+    record = (value.to_bytes(8, "little") + ns.to_bytes(8, "little")).ljust(FIXED, b"\0")
+    _, text, _ = render(batch_of(record), [column], False)
+
+    assert value * 1e9 / ns == pytest.approx(float(text), rel=0.05, abs=0.051)
+    assert (b"." in text) == (0 < value * 1e9 / ns < 10)

@@ -255,3 +255,16 @@ def test_versions() -> None:
     """The libbpf is new enough, and there is a CPU."""
     assert lib.shim_libbpf_version() >= 101
     assert lib.shim_cpus() >= len(os.sched_getaffinity(0))
+
+
+@given(st.data())
+def test_sums_of_all_cpus(data: st.DataObject) -> None:
+    """The values that a per-CPU map has for an element become one, in their order."""
+    cpus, words = lib.shim_cpus(), data.draw(st.integers(1, 5))
+    element = st.lists(st.integers(0, 2**48), min_size=cpus * words, max_size=cpus * words)
+    elements = data.draw(st.lists(element, max_size=5))
+    values = ffi.new("uint64_t[]", [number for each in elements for number in each] or [0])
+    lib.shim_sum(values, len(elements), 8 * words)
+
+    expected = [sum(each[word::words]) for each in elements for word in range(words)]
+    assert expected == list(values)[: len(expected)]

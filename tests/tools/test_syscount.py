@@ -164,6 +164,31 @@ def test_latency_leaves_nothing_behind(trace: Any) -> None:
     assert 0 == tool.summary["lost"]
 
 
+def test_histograms(trace: Any) -> None:
+    """--hist shows how long each call took, to be told within 7 %."""
+    tool = trace("syscount", *MINE, "--hist")
+    begin = time.monotonic_ns()
+    for _ in range(NAPS):
+        time.sleep(NAP_S)
+    took = time.monotonic_ns() - begin
+    call(CALLS)
+    tool.end()
+
+    found = {row["syscall"]: row for row in tool.json}
+    assert CALLS == found["getpgid"]["count"]
+    assert NAPS == found["clock_nanosleep"]["count"]
+    assert NAP_S * 1e6 * 0.93 <= found["clock_nanosleep"]["percentiles"]["p50"] <= took / 1e3
+    assert sum(row["count"] for row in tool.json) == tool.summary["events"]
+
+
+def test_histograms_go_not_with_tables(run: Any) -> None:
+    """What --hist cannot obey is a usage error."""
+    with run("syscount", "--hist", "-P") as tool:
+        tool.ended()
+
+    assert (2, "syscount: --hist goes not with --process\n") == (tool.code, tool.err)
+
+
 def test_calls_that_do_not_return(trace: Any) -> None:
     """Processes' ends are counted, and returns from signal handlers under their name."""
     script = "trap : USR1; for i in 1 2 3 4 5 6 7; do kill -USR1 $$; done"

@@ -137,6 +137,7 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
     from tracewheel.runtime.options import Request
 
     request = Request(tool, values)
+    tool = request.tool
     for option, _ in request.given():
         if option.lists:
             print(*option.lists(), sep="\n")

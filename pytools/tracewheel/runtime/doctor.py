@@ -48,7 +48,7 @@ def examine() -> int:
     worst = 0
     for name in cli.tool_names():
         tool, _ = cli.load_tool(name)
-        every = {option.dest: True for option in tool.options if option.enables}
+        every = {o.dest: True for o in tool.options if o.enables and not o.becomes}
         try:
             worst = max(worst, explain(name, tool, Request(tool, every)))
         except BpfError as error:

@@ -80,6 +80,14 @@ def parse_count(text: str, least: int = 0, most: int = 2**31 - 1) -> int:
     return int(text)
 
 
+def parse_error(text: str) -> int:
+    """Return the number of an error given by name or number."""
+    from tracewheel.runtime.meaning import error_names
+
+    numbers = {name: number for number, name in error_names().items()}
+    return numbers[text] if text in numbers else parse_count(text, 1, 4095)
+
+
 def parse_seconds(text: str) -> float:
     """Return a positive number of seconds, up to 10^9."""
     try:

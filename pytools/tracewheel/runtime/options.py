@@ -135,10 +135,24 @@ def options_of(tool: Shape) -> tuple[Option, ...]:
     return tuple(options)
 
 
+def _shape_asked_for(tool: Shape, values: dict[str, Any]) -> Shape:
+    """Return the shape that an option makes of a tool, if the other options go with it."""
+    given = [o for o in options_of(tool) if values.get(o.dest, o.default) not in (None, o.default)]
+    for option in given:
+        if option.becomes:
+            kept = {other.dest for other in options_of(option.becomes)}
+            for other in given:
+                if other.dest not in kept:
+                    raise UsageError(f"{option.flags[-1]} goes not with {other.flags[-1]}")
+            return option.becomes
+    return tool
+
+
 class Request:
     """What the options ask for: values by their names in Python, defaults where none is given."""
 
     def __init__(self, tool: Shape, values: dict[str, Any]) -> None:
+        tool = _shape_asked_for(tool, values)
         self.tool = tool
         self.values = {option.dest: option.default for option in options_of(tool)}
         self.values.update(every=None, count=None)

@@ -27,6 +27,7 @@ class Option(NamedTuple):
     hides: tuple[str, ...] = ()  # columns that disappear with it
     enables: tuple[str, ...] = ()  # ladders that are climbed only with it
     spares: tuple[str, ...] = ()  # ladders that are not climbed with it, unless another enables
+    becomes: Shape | None = None  # what the tool is with it
     lists: Callable[[], Iterable[str]] | None = None  # lines that it prints instead of tracing
     renumbers: str = ""  # column whose number it sets
     globs: str = ""  # member whose text the argument, a glob, must match

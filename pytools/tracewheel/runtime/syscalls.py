@@ -6,6 +6,8 @@ from __future__ import annotations
 import functools
 import os
 
+from tracewheel.runtime.errors import UsageError
+
 _DEFINITIONS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "bpf", "syscalls.h")
 _SHOWN = {"SYS": "", "COMPAT": "compat:", "X32": "x32:"}
 
@@ -29,3 +31,16 @@ def name(syscall: int) -> str:
     if number >= (1 << 31) - 4096:  # below 0, which no call is
         number -= 1 << 31
     return names().get(syscall) or f"{_SHOWN['COMPAT'] if compat else ''}syscall_{number}"
+
+
+def parse(text: str) -> frozenset[int]:
+    """Return what an ev_syscall holds for the calls of a name, native and 32-bit."""
+    found = {key for key, name in names().items() if name.rpartition(":")[2] == text}
+    if not found:
+        raise UsageError(f"no system call {text!r}: --list has them all")
+    return frozenset(found)
+
+
+def listed() -> list[str]:
+    """Return a line for each call: number and name."""
+    return [f"{(key >> 1) % 2**30:>4} {name}" for key, name in names().items()]
