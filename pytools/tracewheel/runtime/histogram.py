@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel.runtime.errors import UsageError
 from tracewheel.runtime.intervals import reports
-from tracewheel.runtime.meaning import MEANINGS, TABLES
+from tracewheel.runtime.meaning import MEANINGS, TABLES, name_of
 from tracewheel.runtime.options import UNITS
 from tracewheel.runtime.output import escape
 from tracewheel.runtime.session import read_map, read_sums
@@ -192,10 +192,7 @@ def _describe(member: Member, key: bytes) -> Any:
     if kind == "chars":
         return os.fsdecode(key[member.offset : member.offset + member.size].split(b"\0")[0])
     value = member.unpack(key)
-    if kind in TABLES:
-        names = TABLES[kind][1]
-        return names.known().get(value) or names.find(value)
-    return value
+    return name_of(kind, value) if kind in TABLES else value
 
 
 def _heading(histogram: Histogram, ascii_only: bool) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 from typing import TYPE_CHECKING, NamedTuple
@@ -121,6 +122,18 @@ TABLES = {
     "user": ("name", Names(dict, user_name)),
     "syscall": ("name", Names(_syscalls, _syscall)),
 }
+
+
+@functools.cache
+def _known(kind: str) -> dict[int, str]:
+    return TABLES[kind][1].known()
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def name_of(kind: str, key: int) -> str:
+    """Return the name of a number in a table; it is looked for once."""
+    return _known(kind).get(key) or TABLES[kind][1].find(key)
+
 
 # Every kind that a column may ask for.
 KINDS = {

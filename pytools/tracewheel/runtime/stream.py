@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.errors import BpfError, say
-from tracewheel.runtime.meaning import MEANINGS, TABLES, Meaning
+from tracewheel.runtime.meaning import MEANINGS, TABLES, Meaning, name_of
 from tracewheel.runtime.output import ReaderGone
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def decode(record: memoryview, members: list[Member], size: int, to_epoch: int) 
             elif kind == "epoch":
                 value += to_epoch
             elif kind in ("disk", "syscall"):
-                value = TABLES[kind][1].find(value)
+                value = name_of(kind, value)
         ret[member.name] = value
     ret.pop("dir", None)
     return ret
