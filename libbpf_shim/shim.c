@@ -519,3 +519,28 @@ int shim_map_read(shim *object, const char *name, int first, void *cursor, void 
 	}
 	return read_singly(fd, first, cursor, keys, values, ret, key_size, value_size);
 }
+
+int shim_iterate(shim *object, const char *name, void *buffer, size_t size, size_t *ret)
+{
+	struct bpf_program *program = bpf_object__find_program_by_name(object->bpf, name);
+	struct bpf_link *link = program ? bpf_program__attach_iter(program, NULL) : NULL;
+	ssize_t got = -1;
+	int fd, error;
+
+	*ret = 0;
+	if (!link)
+		return program ? -errno : -ENOENT;
+	fd = bpf_iter_create(bpf_link__fd(link));
+	while (fd >= 0 && *ret < size) {
+		got = read(fd, (char *)buffer + *ret, size - *ret);
+		if (got > 0)
+			*ret += got;
+		else if (!got || (errno != EINTR && errno != EAGAIN))
+			break;
+	}
+	error = got < 0 ? -errno : got ? -ENOSPC : 0;
+	if (fd >= 0)
+		close(fd);
+	bpf_link__destroy(link);
+	return error;
+}

@@ -87,6 +87,9 @@ int shim_map_delete(shim *object, const char *map, const void *keys, uint32_t co
 void shim_settle(void); /* wait until no program runs that runs now */
 int shim_map_write(shim *object, const char *map, const void *key, const void *value);
 
+/* All that an iterator's program writes; -ENOSPC when it is more than size. */
+int shim_iterate(shim *object, const char *program, void *buffer, size_t size, size_t *ret);
+
 /*
  * Rendering: columns say which bytes of a record become which text. Numbers are kind-specific:
  * the unit of a time in ns, or the offset of the ev_dir of a path, or of the time of a rate.

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Whose events are wanted: -p --tid -u --comm --cgroup, and never our own unless --self. */
+/*
+ * Whose events are wanted: -p --follow --tid -u --comm --cgroup, and never our own
+ * unless --self.
+ */
 #ifndef FILTER_BPF_H
 #define FILTER_BPF_H
 
 #include "record.bpf.h"
 #include "drift/task.bpf.h"
+#include "pair.bpf.h"
+#include "read.bpf.h"
 
 const volatile __u32 filter_pid;
+const volatile bool filter_follow; /* filter_pid and all that descend from it */
 const volatile __u32 filter_tid;
 const volatile __s64 filter_uid = -1;
 const volatile __u64 filter_comm[2]; /* 16 bytes, NUL padded */
@@ -14,11 +20,21 @@ const volatile __u64 filter_cgroup;  /* id, which is also the inode of its direc
 const volatile __u32 filter_cgroup_level;
 const volatile __u32 filter_self;
 
+/* The processes to follow, with the start time of each. User space gives the map its size. */
+PAIRS(followed, __u32, __u64, 1);
+
+static __always_inline bool process_filtered_out(__u32 pid)
+{
+	if (filter_follow)
+		return !bpf_map_lookup_elem(&followed, &pid);
+	return filter_pid && pid != filter_pid;
+}
+
 static __always_inline bool ids_filtered_out(__u64 pid_tgid)
 {
 	__u32 pid = pid_tgid >> 32;
 
-	return pid == filter_self || (filter_pid && pid != filter_pid) ||
+	return pid == filter_self || process_filtered_out(pid) ||
 	       (filter_tid && (__u32)pid_tgid != filter_tid);
 }
 
@@ -70,6 +86,89 @@ static __always_inline bool task_filtered_out(struct task_struct *task)
 	__u64 pid_tgid = (__u64)BPF_CORE_READ(task, tgid) << 32 | BPF_CORE_READ(task, pid);
 
 	return ids_filtered_out(pid_tgid) || task_traits_filtered_out(task);
+}
+
+static __always_inline int forked(struct task_struct *parent, struct task_struct *child, bool typed)
+{
+	__u32 parent_pid = READ(typed, parent, tgid), pid = READ(typed, child, tgid);
+	__u64 began = READ(typed, child, start_time);
+
+	if (READ(typed, child, pid) != pid) /* a thread */
+		return 0;
+	if (bpf_map_lookup_elem(&followed, &parent_pid))
+		pair_begin(followed, &pid, &began, BPF_ANY);
+	else
+		bpf_map_delete_elem(&followed, &pid); /* of one that had this id before */
+	return 0;
+}
+
+/*
+ * Only here, when nothing can happen to it any more, a process leaves. Its id may be another's by
+ * then; and of two that were its leaders, one before an exec, the last has its id.
+ */
+static __always_inline int freed(struct task_struct *task, bool typed)
+{
+	__u32 pid = READ(typed, task, tgid);
+	__u64 *began = bpf_map_lookup_elem(&followed, &pid);
+
+	if (began && *began == READ(typed, task, start_time) && READ(typed, task, pid) == pid)
+		bpf_map_delete_elem(&followed, &pid);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(follow__tp_btf__free, struct task_struct *task)
+{
+	return freed(task, true);
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(follow__tp_btf__fork, struct task_struct *parent, struct task_struct *child)
+{
+	return forked(parent, child, true);
+}
+
+SEC("raw_tp/sched_process_free")
+int BPF_PROG(follow__raw_tp__free, struct task_struct *task)
+{
+	return freed(task, false);
+}
+
+SEC("raw_tp/sched_process_fork")
+int BPF_PROG(follow__raw_tp__fork, struct task_struct *parent, struct task_struct *child)
+{
+	return forked(parent, child, false);
+}
+
+/* A task that the reader's PID namespace shows; all ids but the first are those of the host. */
+struct seen_task {
+	__u32 tid_here;
+	__u32 tid;
+	__u32 pid;
+	__u32 ppid;
+	__u64 began;
+};
+
+SEC("?iter/task")
+int list_tasks(struct bpf_iter__task *ctx)
+{
+	struct task_struct *reader = (void *)bpf_get_current_task(), *task = ctx->task;
+	struct seen_task seen = {};
+
+	if (!task)
+		return 0;
+	/* A task has an id in its own namespace and in each above, which are numbered from 0. */
+	bpf_probe_read_kernel(&seen.tid_here, sizeof(seen.tid_here),
+			      (void *)BPF_CORE_READ(task, thread_pid) +
+				      bpf_core_field_offset(struct pid, numbers) +
+				      BPF_CORE_READ(reader, thread_pid, level) *
+					      bpf_core_type_size(struct upid));
+	seen.tid = task->pid;
+	seen.pid = task->tgid;
+	seen.ppid = task->real_parent->tgid;
+	seen.began = task->start_time;
+	bpf_seq_write(ctx->meta->seq, &seen, sizeof(seen));
+	return 0;
 }
 
 #endif

@@ -63,6 +63,8 @@ def _cgroup(value: tuple[int, int]) -> dict[str, int]:
 
 _WHO = (
     Option(("-p", "--pid"), "only this process", kernel.parse_process, "PID", sets="filter_pid"),
+    Option(("--follow",), "with -p: also all processes that descend from it",
+           sets="filter_follow", enables=("follow",)),
     Option(("--tid",), "only this thread", kernel.parse_thread, "TID", sets="filter_tid"),
     Option(("--uid",), "only this user, by number or name", kernel.parse_user, "USER",
            sets="filter_uid"),
@@ -163,6 +165,8 @@ class Request:
             self.values["interval"] = self.every
         if self.d is not None and "d" in self.values:
             self.values["debug" if self.d is True else "duration"] = self.d
+        if self.follow and not self.pid:
+            raise UsageError("--follow needs -p")
         self.globs = self._compile_globs()
         if self.interval and self.duration and self.interval > self.duration:
             raise UsageError("the interval is longer than the duration")
@@ -211,7 +215,7 @@ class Request:
     def ladders_left_out(self, ladders: list[str]) -> set[str]:
         """Return the ladders that no given option enables though some option would."""
         enabled = {name for option, _ in self.given() for name in option.enables}
-        optional = {name for option in self.tool.options for name in option.enables}
+        optional = {name for option in options_of(self.tool) for name in option.enables}
         optional -= {name for option in self.tool.options for name in option.spares}
         if isinstance(self.tool, Histogram) and self.tool.judges:
             optional.add(self.tool.judges)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _OBJECTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bpf")
 _RINGBUF, _HASH, _PERCPU_HASH = 27, 1, 5  # enum bpf_map_type
+_FOLLOWED_MOST = 16384  # processes that --follow traces at a time
 
 
 class Member(NamedTuple):
@@ -143,10 +144,11 @@ class Opened:
             index += 1
 
     def programs(self) -> list[Program]:
-        """Return the programs in the order of the source."""
+        """Return the programs that trace, in the order of the source."""
         return [
             Program(text(p.name), text(p.section), bool(p.optional))
             for p in self._each("struct shim_program *", lib.shim_program)
+            if not text(p.section).startswith("iter/")
         ]
 
     def maps(self) -> list[Map]:
@@ -339,12 +341,13 @@ class Session:
         self.missing = [p for p in every if p in self._absent]
         for program in self.programs:
             lib.shim_set_autoload(handle, program.name.encode(), program in wanted)
-        self._configure()
+        values = self._configure()
         error: int = lib.shim_load(handle)
         if error == -errno.ESRCH and self._find_absent(wanted):
             return self._retry(rungs)
         self.started = kernel.boot_time_ns()
         if not error:
+            self._follow(values)
             for program in wanted:
                 failed = lib.shim_attach(handle, program.name.encode())
                 if failed and not program.optional:
@@ -355,6 +358,8 @@ class Session:
             ladders = {p.ladder for p in every if p not in self.missing}
             if not error and ladders != set(rungs):
                 error = failed or -errno.ENOENT  # of a ladder, nothing was attached
+            if not error:
+                self._follow(values)  # what was forked meanwhile
         self.log = take_log()
         if self.request.debug and error:
             print(self.log, end="", file=sys.stderr)
@@ -379,8 +384,18 @@ class Session:
                     self._absent.add(program)
         return not self._absent.isdisjoint(programs)
 
-    def _configure(self) -> None:
+    def _follow(self, values: dict[str, Any]) -> None:
+        if self.request.follow:
+            from tracewheel.runtime import tasks
+
+            tasks.follow(self.handle, values["filter_pid"])
+
+    def _configure(self) -> dict[str, Any]:
         values = self.request.variables()
+        if self.request.follow:
+            from tracewheel.runtime import tasks
+
+            tasks.enable(self.handle)
         for name in self.variables:
             if name.startswith("argc_"):
                 values[name] = tracepoint_args(name[5:])
@@ -394,8 +409,11 @@ class Session:
             entries = self.request.buffer_size if m.type == _RINGBUF else None
             if m.type in (_HASH, _PERCPU_HASH):
                 entries = self.request.max_entries
+            if m.name == "followed":
+                entries = (entries or _FOLLOWED_MOST) if self.request.follow else None
             if entries and lib.shim_set_max_entries(self.handle, m.name.encode(), entries):
                 raise BpfError(f"cannot size {m.name}")
+        return values
 
     def losses(self) -> dict[str, int]:
         """Return how many events were lost, by cause: counters NAME_lost and skipped runs."""

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The tasks of this PID namespace: their ids on the host, and who descends from whom."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import Any, NamedTuple
+
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime import kernel
+from tracewheel.runtime.errors import BpfError
+from tracewheel.runtime.session import take_log
+
+_LIST = b"list_tasks"  # of filter.bpf.h, as are the map followed and struct seen_task
+_SEEN = struct.Struct("=IIIIQ")
+
+
+class Task(NamedTuple):
+    """A task: its id in this PID namespace, then its ids on the host, and when it began."""
+
+    tid_here: int
+    tid: int
+    pid: int
+    ppid: int
+    began: int
+
+
+def enable(handle: Any) -> None:
+    """Have an object that is not loaded yet load what lists tasks."""
+    lib.shim_set_autoload(handle, _LIST, 1)
+
+
+def tasks(handle: Any) -> list[Task]:
+    """Return the tasks that this PID namespace shows."""
+    size, error = 1 << 16, -errno.ENOSPC
+    used = ffi.new("size_t *")
+    while error == -errno.ENOSPC:
+        size *= 4
+        buffer = ffi.new("char[]", size)
+        error = lib.shim_iterate(handle, _LIST, buffer, size, used)
+    if error:
+        raise kernel.explain_failure("cannot list processes", error, take_log())
+    return [Task(*each) for each in _SEEN.iter_unpack(ffi.buffer(buffer, used[0]))]
+
+
+def follow(handle: Any, root: int) -> None:
+    """Mark a process of the host, and all that descend from it, as followed.
+
+    A process that has forked before it was marked has its children found in the next pass.
+    """
+    marked: set[int] = set()
+    while True:
+        children: dict[int, list[Task]] = {}
+        found: list[Task] = []
+        for task in tasks(handle):
+            if task.pid == root and task.tid == root:
+                found.append(task)
+            elif task.tid == task.pid:
+                children.setdefault(task.ppid, []).append(task)
+        for task in found:  # grows meanwhile
+            found += children.get(task.pid, ())
+        new = [task for task in found if task.pid not in marked]
+        for task in new:
+            key, began = task.pid.to_bytes(4, "little"), task.began.to_bytes(8, "little")
+            error = lib.shim_map_write(handle, b"followed", key, began)
+            if error:
+                raise BpfError(
+                    f"cannot follow {len(found)} processes: {os.strerror(-error)}: "
+                    "give --max-entries"
+                )
+        if not new:
+            return
+        marked.update(task.pid for task in new)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What every tool promises of families of processes."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+PRIME = 23
+# Opens on each byte what it is given, so often; "f" forks one that does the same, "x" ends.
+FAMILY = f"""
+import os, sys
+def live():
+    while order := os.read(0, 1):
+        if order == b"x":
+            break
+        if order == b"f":
+            if not os.fork():
+                live()
+                os._exit(0)
+            os.wait()
+        for _ in range({PRIME} if order == b"o" else 0):
+            os.close(os.open(sys.argv[1], os.O_RDONLY))
+        os.write(1, b".")
+os.write(1, b".")
+live()
+"""
+
+
+class Family:
+    """A process that forks and opens as told; the youngest hears."""
+
+    def __init__(self, watched: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", FAMILY, str(watched)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self.answer()
+
+    def answer(self) -> None:
+        """Wait until an order is done."""
+        assert self.process.stdout
+        assert b"." == os.read(self.process.stdout.fileno(), 1)
+
+    def order(self, orders: str) -> None:
+        """Have the youngest do something, and wait until it has; a fork has no answer."""
+        assert self.process.stdin
+        for order in orders:
+            os.write(self.process.stdin.fileno(), order.encode())
+            if order != "f":
+                self.answer()
+
+    def youngest(self) -> int:
+        """Return the id of the youngest process."""
+        pid = self.process.pid
+        while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            pid = int(children[0])
+        return pid
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Callable[[], Family]]:
+    """Give a function that starts families that open the file "watched"."""
+    watched = tmp_path / "watched"
+    watched.touch()
+    families: list[Family] = []
+
+    def start() -> Family:
+        families.append(Family(watched))
+        return families[-1]
+
+    yield start
+    for each in families:
+        each.process.communicate()
+
+
+def test_follow_ends_with_its_process(trace: Any, family: Any, tool_name: str) -> None:
+    """With --follow a tool ends when the process of -p does, for each way to follow."""
+    for rung in ("tp_btf", "raw_tp"):
+        root = family()
+        options = ["--follow", "--pid", str(root.process.pid), "--rung", f"follow={rung}"]
+        tool = trace(tool_name, *options)
+        root.process.communicate()
+        tool.ended()
+
+        assert 0 == tool.code
+        assert tool.counted[1] == 0, tool.err
+
+
+@pytest.mark.parametrize("rung", ["tp_btf", "raw_tp"])
+def test_family(trace: Any, family: Any, rungs_of: Any, rung: str) -> None:
+    """Those there at the start, and those forked later, are traced; strangers are not."""
+    assert rung in rungs_of("opensnoop", "follow", "--follow", "--pid", str(os.getpid()))
+    root, stranger = family(), family()
+    root.order("ff")
+    tools = [
+        trace("opensnoop", "-p", str(root.process.pid), "-n", "watched", "--json", *options)
+        for options in (["--follow", "--rung", f"follow={rung}"], [])
+    ]
+    by = []
+    for orders in ("o", "fo", "ffo"):
+        root.order(orders)
+        by.append(root.youngest())
+    stranger.order("ffo")
+    for order in "xxxxx":
+        root.order(order)
+    root.order("o")
+    by.append(root.process.pid)
+    for tool in tools:
+        tool.end()
+
+    assert 4 == len(set(by))
+    assert [pid for pid in by for _ in range(PRIME)] == [e["pid"] for e in tools[0].json]
+    assert [root.process.pid] * PRIME == [e["pid"] for e in tools[1].json]
+    assert [0, 0] == [tool.summary["lost"] for tool in tools]
+
+
+def followed(kernel: Any, pid: int) -> set[int]:
+    """Return the processes that a tool follows, as bpftool tells."""
+    for kind, number in kernel.held_by(pid):
+        show = ["bpftool", "--json", "map", "show", "id", str(number)]
+        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+        if kind != "map":
+            continue
+        shown = subprocess.run(show, capture_output=True, check=True, env=environment).stdout
+        if json.loads(shown)["name"] == "followed":
+            show[3] = "dump"
+            dumped = subprocess.run(show, capture_output=True, check=True, env=environment).stdout
+            entries = json.loads(dumped)
+            return {int.from_bytes(bytes(int(b, 16) for b in e["key"]), "little") for e in entries}
+    raise AssertionError
+
+
+def test_family_leaves(trace: Any, family: Any, kernel: Any, until: Any) -> None:
+    """A process that has ended is not followed any more."""
+    root = family()
+    tool = trace("opensnoop", "-p", str(root.process.pid), "--follow")
+    root.order("fff")
+    root.order("o")
+    assert 4 == len(followed(kernel, tool.pid))
+    root.order("xxx")
+    until(lambda: {root.process.pid} == followed(kernel, tool.pid))
+
+
+def test_family_that_is_too_large(trace: Any, family: Any) -> None:
+    """Processes that find no room are counted exactly, and those with room are traced."""
+    root = family()
+    pid = str(root.process.pid)
+    tool = trace(
+        "opensnoop", "-p", pid, "--follow", "--max-entries", "4", "-n", "watched", "--json"
+    )
+    root.order("ofofofofo")
+    tool.end()
+
+    assert 4 * PRIME == len(tool.json)
+    assert {"followed": 1} == tool.summary["losses"]
+
+
+def test_exec_by_another_thread(trace: Any, tmp_path: Path, until: Any) -> None:
+    """A process stays followed when a thread that is not its leader executes."""
+    watched = tmp_path / "watched"
+    watched.touch()
+    code = (
+        "import os, sys, threading; os.read(0, 1); threading.Thread(target=os.execv,"
+        f" args=[sys.executable, [sys.executable, '-c', {FAMILY!r}, {str(watched)!r}]]).start()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin and child.stdout
+    tool = trace("opensnoop", "-p", str(child.pid), "--follow", "-n", "watched", "--json")
+    os.write(child.stdin.fileno(), b"g")
+    os.read(child.stdout.fileno(), 1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = {"x86_64": 324, "aarch64": 283}[os.uname().machine]
+    for _ in range(3):  # grace periods of RCU, after which the old leader is freed
+        assert 0 == libc.syscall(number, 1, 0, 0)
+    os.write(child.stdin.fileno(), b"o")
+    os.read(child.stdout.fileno(), 1)
+    child.communicate()
+    tool.ended()
+
+    assert [child.pid] * PRIME == [e["pid"] for e in tool.json]
