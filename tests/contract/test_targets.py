@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What every tool promises of families of processes."""
+"""What every tool promises of those that it traces: commands and families."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tracewheel.runtime import cli
+from tracewheel.runtime.shapes import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,6 +90,123 @@ def family(tmp_path: Path) -> Iterator[Callable[[], Family]]:
     yield start
     for each in families:
         each.process.communicate()
+
+
+def positional(tool_name: str) -> list[str]:
+    """Return an interval and a count for the tools that have them."""
+    return [] if isinstance(cli.load_tool(tool_name)[0], Stream) else ["100", "2"]
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ("true", 0)])
+def test_command(run: Any, tool_name: str, script: str, code: int) -> None:
+    """A tool ends with its command, and by its exit code, as a shell tells it."""
+    with run(tool_name, *positional(tool_name), "--", "sh", "-c", script) as tool:
+        tool.ended()
+
+    assert code == tool.code, tool.err
+    assert tool.counted
+    assert "Traceback" not in tool.err
+
+
+@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("/etc/passwd", 126)])
+def test_command_that_cannot_be(run: Any, tool_name: str, command: str, code: int) -> None:
+    """A command that is not there is 127, one that cannot be executed 126; a line tells why."""
+    with run(tool_name, "--", command) as tool:
+        tool.ended()
+
+    assert code == tool.code
+    assert f"{tool_name}: cannot execute '{command}': " in tool.err
+    assert "Traceback" not in tool.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_reach_the_command(trace: Any, tool_name: str, number: signal.Signals) -> None:
+    """A signal sent to the tool ends its command too; the code is the command's."""
+    tool = trace(tool_name, "--", "sleep", "1000", preexec_fn=os.setsid)
+    tool.end(number)
+
+    assert 128 + number == tool.code
+    assert tool.counted
+
+
+def test_ctrl_c_is_the_commands(run: Any, tool_name: str) -> None:
+    """Ctrl-C reaches the command by the terminal, once; the tool traces until that has ended."""
+    terminal, end = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(end, termios.TIOCSCTTY, 0)
+
+    script = "trap 'n=$((n + 1)); echo caught >&2' INT; echo up >&2; read x; read x; exit 4$n"
+    with run(tool_name, "--", "sh", "-c", script, stdin=end, preexec_fn=take_terminal) as tool:
+        tool.wait_for("up\n")
+        os.write(terminal, b"\x03")
+        tool.wait_for("caught\n")
+        os.write(terminal, b"\n\n")
+        tool.ended()
+    os.close(terminal)
+    os.close(end)
+
+    assert 41 == tool.code, tool.err
+    assert tool.counted
+
+
+def test_failing_tool_starts_no_command(run: Any, tmp_path: Path, tool_name: str) -> None:
+    """When the tool cannot trace, its command is not executed, and the code is the tool's."""
+    mark = tmp_path / "mark"
+    with run(tool_name, "-o", "/no/such/folder", "--", "touch", str(mark)) as tool:
+        tool.ended()
+
+    assert 1 == tool.code
+    assert 1 == tool.err.count("\n")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("arguments", [["--"], ["-p", "1", "--", "true"], ["--follow"]])
+def test_usage(run: Any, tool_name: str, arguments: list[str]) -> None:
+    """What makes no sense is told in a line."""
+    arguments = ["--pid" if word == "-p" else word for word in arguments]
+    with run(tool_name, *arguments) as tool:
+        tool.ended()
+
+    assert (2, 1) == (tool.code, tool.err.count("\n"))
+
+
+def test_first_opens_of_a_command(run: Any, tmp_path: Path) -> None:
+    """A command is traced from its first instruction: the dynamic linker opens before all."""
+    watched = tmp_path / "watched"
+    watched.touch()
+    rows = tmp_path / "rows"
+    with run("opensnoop", "--json", "-o", str(rows), "--", "cat", str(watched)) as tool:
+        tool.ended()
+    opens = [json.loads(line) for line in rows.read_text().splitlines()]
+
+    assert (0, "") == (tool.code, tool.out)
+    assert "/etc/ld.so." in opens[0]["path"]  # ld.so.preload where there is one, else its cache
+    assert str(watched) == opens[-2]["path"]
+    assert {"cat"} == {each["comm"] for each in opens[:-1]}
+    assert 0 == opens[-1]["summary"]["lost"]
+
+
+def test_exec_of_a_command(run: Any) -> None:
+    """Of a command the first row of execsnoop is its own exec, and others follow."""
+    with run("execsnoop", "--json", "--", "sh", "-c", "/bin/true; /bin/true") as tool:
+        tool.ended()
+
+    assert [["sh", "-c", "/bin/true; /bin/true"], ["/bin/true"]] == [
+        e["args"] for e in tool.json[:2]
+    ]
+
+
+def test_command_finds_its_surroundings(run: Any, tmp_path: Path) -> None:
+    """A command has the environment, directory and signals of the caller."""
+    script = "pwd; echo $SEEN; grep SigIgn /proc/self/status"
+    settings: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "SEEN": "x y"}}
+    alone = subprocess.run(["sh", "-c", script], capture_output=True, check=True, **settings)
+    with run("opensnoop", "-o", "/dev/null", "--", "sh", "-c", script, **settings) as tool:
+        tool.ended()
+
+    assert alone.stdout.decode() == tool.out
 
 
 def test_follow_ends_with_its_process(trace: Any, family: Any, tool_name: str) -> None:

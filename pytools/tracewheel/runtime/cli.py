@@ -15,8 +15,13 @@ from tracewheel.runtime.shapes import WITH_INTERVALS, Histogram, Shape, Stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tracewheel.runtime.command import Command
     from tracewheel.runtime.shapes import Option
 
+_COMMAND = """command:
+  {name} [OPTIONS] -- COMMAND [ARGUMENT ...]
+  traces that command and all that descends from it, from its exec to its end, and
+  exits as it does. Its output goes where the rows go: -o FILE keeps them apart."""
 _TOOLS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tools")
 
 
@@ -89,7 +94,8 @@ def parser(name: str) -> argparse.ArgumentParser:
     ret = _Parser(
         prog=name,
         description=description,
-        epilog=f"{_columns(tool)}examples:\n{examples}\n\noverhead:\n  {tool.overhead}",
+        epilog=f"{_columns(tool)}examples:\n{examples}\n\noverhead:\n  {tool.overhead}\n\n"
+        + _COMMAND.format(name=name),
         formatter_class=_Formatter,
         add_help=False,
         allow_abbrev=False,
@@ -129,13 +135,32 @@ def _banner(tool: Shape, name: str) -> str:
 
 def run_tool(name: str, arguments: Sequence[str]) -> int:
     """Run a tool as a command."""
-    tool, _ = load_tool(name)
-    values = _parse(name, arguments)
+    if "--" in arguments:
+        at = list(arguments).index("--")
+        return _run_with_command(name, arguments[:at], arguments[at + 1 :])
     if list(arguments) == ["-h"]:
         say(f"{name}: use --help for help")
+    return _trace(name, _parse(name, arguments))
 
+
+def _run_with_command(name: str, arguments: Sequence[str], words: Sequence[str]) -> int:
+    values = _parse(name, arguments)
+    if not words:
+        raise UsageError("expected a command behind --")
+    if values["pid"] is not None:
+        raise UsageError("give -p or a command, not both")
+    from tracewheel.runtime.command import Command
+
+    with Command(name, list(words)) as command:
+        values.update(pid=command.pid, follow=True)
+        code = _trace(name, values, command)
+    return code or command.code
+
+
+def _trace(name: str, values: dict[str, Any], command: Command | None = None) -> int:
     from tracewheel.runtime.options import Request
 
+    tool, _ = load_tool(name)
     request = Request(tool, values)
     tool = request.tool
     for option, _ in request.given():
@@ -155,7 +180,7 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
         from tracewheel.runtime.stream import run
     else:
         from tracewheel.runtime.counts import run
-    with output.Stop() as stop:
+    with output.Stop(command.pid if command else 0) as stop:
         out = output.Output(request.output, stop)
         with session.Session(name, request) as tracing:
             for ladder, rung in tracing.taken.items():
@@ -165,6 +190,8 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
                 if told := tracing.tell_missing(ladder):
                     say(f"{name}: {ladder} by {rung}: {told}")
             say(_banner(tool, name))
+            if command:
+                command.go()
             try:
                 counts = run(tracing, tool, out, stop)
                 _conclude(name, request, tracing, out, counts)

@@ -166,7 +166,7 @@ class Request:
         if self.d is not None and "d" in self.values:
             self.values["debug" if self.d is True else "duration"] = self.d
         if self.follow and not self.pid:
-            raise UsageError("--follow needs -p")
+            raise UsageError("--follow needs -p, or a command")
         self.globs = self._compile_globs()
         if self.interval and self.duration and self.interval > self.duration:
             raise UsageError("the interval is longer than the duration")

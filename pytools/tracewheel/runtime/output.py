@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -25,8 +26,11 @@ class ReaderGone(Exception):
 class Stop:
     """Turn SIGINT, SIGTERM and SIGHUP into a flag and a readable descriptor; the second one kills.
 
-    Use as a context manager, in the main thread.
+    The process ``child`` gets them too. Use as a context manager, in the main thread.
     """
+
+    def __init__(self, child: int = 0) -> None:
+        self._child = child
 
     def __enter__(self) -> Stop:
         self.asked = False
@@ -38,6 +42,9 @@ class Stop:
             signals.append(signal.SIGHUP)
         for number in signals:
             signal.signal(number, self._on_signal)
+        if self._child and _has_terminal():
+            # Ctrl-C reaches the child by the terminal, and the child decides what becomes of it.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -49,6 +56,21 @@ class Stop:
         if self.asked:
             os._exit(1)
         self.asked = True
+        if self._child:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, number)
+
+
+def _has_terminal() -> bool:
+    """Tell whether what is typed on the terminal is for this process and its children."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    finally:
+        os.close(fd)
 
 
 class Output:

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A command to trace: held back before its exec, let go, waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import NoReturn
+
+from tracewheel.runtime.errors import say
+
+
+class Command:
+    """A child that executes a command once it may; one that never may just ends.
+
+    Leaving the context waits for its end. It has the caller's environment, user, directory,
+    descriptors and process group.
+    """
+
+    def __init__(self, tool: str, words: list[str]) -> None:
+        paths = [words[0]]
+        if "/" not in words[0]:
+            paths = [os.path.join(folder, words[0]) for folder in os.get_exec_path()]
+        gate, self._gate = os.pipe()
+        self.code = 0  # once it has ended: as a shell would tell
+        self.pid = os.fork()
+        if not self.pid:
+            self._execute(tool, gate, paths, words)
+        os.close(gate)
+
+    def _execute(self, tool: str, gate: int, paths: list[str], words: list[str]) -> NoReturn:
+        code = 126
+        try:
+            os.close(self._gate)
+            # What Python has changed, the command should find as it was.
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if os.read(gate, 1):
+                code = self._execute_first(tool, paths, words)
+        finally:
+            os._exit(code)
+
+    @staticmethod
+    def _execute_first(tool: str, paths: list[str], words: list[str]) -> int:
+        worst: OSError = FileNotFoundError(2, os.strerror(2))
+        for path in paths:
+            try:
+                os.execv(path, words)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                worst = error
+                if not isinstance(error, PermissionError):
+                    break
+        say(f"{tool}: cannot execute {words[0]!r}: {worst.strerror}")
+        return 127 if isinstance(worst, FileNotFoundError) else 126
+
+    def go(self) -> None:
+        """Let it execute."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._gate, b"x")
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._gate)
+        _, status = os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self.code = code if code >= 0 else 128 - code
