@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What every tool promises of those that it traces: commands and families."""
+"""What every tool promises of those that it traces: commands, families, namespaces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 PRIME = 23
+COMMANDS = Path(sys.executable).parent
 # Opens on each byte what it is given, so often; "f" forks one that does the same, "x" ends.
 FAMILY = f"""
 import os, sys
@@ -316,3 +318,84 @@ def test_exec_by_another_thread(trace: Any, tmp_path: Path, until: Any) -> None:
     tool.ended()
 
     assert [child.pid] * PRIME == [e["pid"] for e in tool.json]
+
+
+def apart(script: str) -> list[str]:
+    """Return a command that runs a script in a PID namespace of its own."""
+    unshare = shutil.which("unshare")
+    assert unshare
+    return [unshare, "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
+
+
+INSIDE = f"""
+import os, subprocess, sys
+mine = str(os.getpid())
+tool = subprocess.Popen(
+    [{str(COMMANDS / "opensnoop")!r}, "--pid", mine, "--tid", mine, "--json", "-n", "watched"],
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+said = ""
+while "Tracing" not in said:
+    said += tool.stderr.readline().decode()
+for _ in range({PRIME}):
+    os.close(os.open(sys.argv[1], os.O_RDONLY))
+tool.send_signal(2)
+out, err = tool.communicate()
+print(mine, said.count("PID namespace"), flush=True)
+sys.stdout.buffer.write(out)
+sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+def test_pid_namespace(until: Any, tmp_path: Path) -> None:
+    """In a PID namespace -p and --tid take its ids, and rows show the host's."""
+    watched = tmp_path / "watched"
+    watched.touch()
+    with subprocess.Popen(
+        [*apart(INSIDE), str(watched)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as outer:
+        assert outer.stdin and outer.stdout
+        mine, told = outer.stdout.readline().split()
+        rows = [json.loads(outer.stdout.readline()) for _ in range(PRIME + 1)]
+        host = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
+        outer.stdin.close()
+
+    assert ("1", "1") == (mine, told)
+    assert {"rows": PRIME, "lost": 0, "losses": {}} == rows[-1]["summary"]
+    assert [host] * PRIME == [row["pid"] for row in rows[:-1]]
+    assert host != 1
+
+
+def test_itself_in_a_pid_namespace() -> None:
+    """In a PID namespace, too, a tool leaves out itself, unless told otherwise."""
+    counts = []
+    for options in ([], ["--self"]):
+        command = [str(COMMANDS / "runqlat"), "--comm", "runqlat", *options, "--json", "0.1", "5"]
+        script = f"import subprocess; print(subprocess.run({command}, text=True, stdout=-1).stdout)"
+        done = subprocess.run(apart(script), capture_output=True, text=True, check=True)
+        last = done.stdout.strip().splitlines()[-1]
+        counts.append(json.loads(last)["summary"]["events"])
+
+    assert 0 == counts[0]
+    assert counts[1] > 0
+
+
+def test_each_tool_in_a_pid_namespace(tool_name: str) -> None:
+    """In a PID namespace every tool traces, a process and a command."""
+    for arguments in (["--pid", "1", "--duration", "0.1"], ["--", "sh", "-c", "exit 7"]):
+        command = [str(COMMANDS / tool_name), *arguments]
+        script = f"import subprocess, sys; sys.exit(subprocess.run({command}).returncode)"
+        done = subprocess.run(apart(script), capture_output=True, text=True, check=False)
+
+        assert (7 if "--" in arguments else 0) == done.returncode, done.stderr
+        assert f"{tool_name}: in a PID namespace: " in done.stderr
+
+
+def test_proc_of_another_namespace(run: Any, tool_name: str) -> None:
+    """Where /proc shows other ids than the namespace has, a line tells what to do."""
+    command = [str(COMMANDS / tool_name), "--pid", "1"]
+    with run(shutil.which("unshare"), "--pid", "--fork", *command) as tool:
+        tool.ended()
+
+    assert (4, 1) == (tool.code, tool.err.count("\n"))
+    assert "mount -t proc" in tool.err

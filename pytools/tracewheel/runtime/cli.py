@@ -171,7 +171,7 @@ def _trace(name: str, values: dict[str, Any], command: Command | None = None) ->
         from tracewheel.runtime import doctor
 
         return doctor.explain(name, tool, request)
-    from tracewheel.runtime import output, session
+    from tracewheel.runtime import kernel, output, session
 
     run: Callable[[Any, Any, Any, Any], dict[str, int]]
     if isinstance(tool, Histogram):
@@ -189,6 +189,8 @@ def _trace(name: str, values: dict[str, Any], command: Command | None = None) ->
                     say(f"{name}: {ladder} by {rung}: {note}")
                 if told := tracing.tell_missing(ladder):
                     say(f"{name}: {ladder} by {rung}: {told}")
+            if kernel.in_pid_namespace():
+                say(f"{name}: in a PID namespace: -p takes its ids, rows show those of the host")
             say(_banner(tool, name))
             if command:
                 command.go()

@@ -9,6 +9,7 @@ import signal
 from typing import NoReturn
 
 from tracewheel.runtime.errors import say
+from tracewheel.runtime.kernel import TaskId
 
 
 class Command:
@@ -24,7 +25,7 @@ class Command:
             paths = [os.path.join(folder, words[0]) for folder in os.get_exec_path()]
         gate, self._gate = os.pipe()
         self.code = 0  # once it has ended: as a shell would tell
-        self.pid = os.fork()
+        self.pid = TaskId(os.fork())
         if not self.pid:
             self._execute(tool, gate, paths, words)
         os.close(gate)

@@ -9,6 +9,7 @@ import time
 from tracewheel.runtime.errors import BpfError, NotPermitted, NotSupported, TargetGone, UsageError
 
 _CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_HOST_PIDS = 0xEFFFFFFC  # inode of the first PID namespace: PROC_PID_INIT_INO of Linux
 
 
 def has_capability(name: str) -> bool:
@@ -99,9 +100,29 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def parse_process(text: str) -> int:
+class TaskId(int):
+    """The id of a process or thread as this PID namespace tells it."""
+
+
+def in_pid_namespace() -> bool:
+    """Tell whether ids of processes mean less here than on the host."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino != _HOST_PIDS
+    except OSError:
+        return False
+
+
+def _check_proc() -> None:
+    if os.readlink("/proc/self") != str(os.getpid()):
+        raise NotSupported(
+            "cannot select a process: /proc shows another PID namespace: mount -t proc proc /proc"
+        )
+
+
+def parse_process(text: str) -> TaskId:
     """Return the id of a process that exists."""
     pid = parse_count(text, 1)
+    _check_proc()
     try:
         with open(f"/proc/{pid}/status") as status:
             group = next(line for line in status if line.startswith("Tgid:")).split()[1]
@@ -109,7 +130,7 @@ def parse_process(text: str) -> int:
         raise TargetGone(f"cannot trace process {pid}: there is none") from None
     if int(group) != pid:
         raise TargetGone(f"cannot trace process {pid}: it is a thread of {group}: use --tid")
-    return pid
+    return TaskId(pid)
 
 
 def watch_process(pid: int | None) -> int:
@@ -122,12 +143,13 @@ def watch_process(pid: int | None) -> int:
         return -1
 
 
-def parse_thread(text: str) -> int:
+def parse_thread(text: str) -> TaskId:
     """Return the id of a thread that exists."""
     tid = parse_count(text, 1)
+    _check_proc()
     if not os.path.exists(f"/proc/{tid}"):
         raise TargetGone(f"cannot trace thread {tid}: there is none")
-    return tid
+    return TaskId(tid)
 
 
 def parse_user(text: str) -> int:

@@ -193,7 +193,7 @@ class Request:
 
     def variables(self) -> dict[str, Any]:
         """Return the global variables of the BPF object that the options set."""
-        own = os.getpid()
+        own = kernel.TaskId(os.getpid())
         ret: dict[str, Any] = {} if self.self or self.pid == own else {"filter_self": own}
         for option, value in self.given():
             if callable(option.sets):

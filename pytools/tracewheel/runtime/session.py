@@ -218,6 +218,7 @@ class Session:
         self._absent: set[Program] = set()
         self.taken: dict[str, str] = {}
         self.missing: list[Program] = []  # optional programs that could not be attached
+        self._host_ids: dict[int, int] = {}
         self.started = kernel.boot_time_ns()
         self.log = ""
 
@@ -392,6 +393,14 @@ class Session:
 
     def _configure(self) -> dict[str, Any]:
         values = self.request.variables()
+        if not self._host_ids and kernel.in_pid_namespace():
+            from tracewheel.runtime import tasks
+
+            ids = [value for value in values.values() if isinstance(value, kernel.TaskId)]
+            self._host_ids = tasks.host_ids(self._data, ids)
+        for name, value in values.items():
+            if isinstance(value, kernel.TaskId):
+                values[name] = self._host_ids.get(value, value)
         if self.request.follow:
             from tracewheel.runtime import tasks
 

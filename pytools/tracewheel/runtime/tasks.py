@@ -6,12 +6,15 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
-from tracewheel.runtime.errors import BpfError
-from tracewheel.runtime.session import take_log
+from tracewheel.runtime.errors import BpfError, TargetGone
+from tracewheel.runtime.session import Opened, take_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _LIST = b"list_tasks"  # of filter.bpf.h, as are the map followed and struct seen_task
 _SEEN = struct.Struct("=IIIIQ")
@@ -43,6 +46,25 @@ def tasks(handle: Any) -> list[Task]:
     if error:
         raise kernel.explain_failure("cannot list processes", error, take_log())
     return [Task(*each) for each in _SEEN.iter_unpack(ffi.buffer(buffer, used[0]))]
+
+
+def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
+    """Return the ids that BPF programs see, for ids of processes or threads as /proc gives them."""
+    lister = Opened(data)
+    try:
+        for program in lister.programs():
+            lib.shim_set_autoload(lister.handle, program.name.encode(), 0)
+        enable(lister.handle)
+        error = lib.shim_load(lister.handle)
+        if error:
+            raise kernel.explain_failure("cannot list processes", error, take_log())
+        known = {task.tid_here: task.tid for task in tasks(lister.handle)}
+    finally:
+        lister.close()
+    for each in ids:
+        if each not in known:
+            raise TargetGone(f"cannot trace process {each}: it has ended")
+    return {each: known[each] for each in ids}
 
 
 def follow(handle: Any, root: int) -> None:
