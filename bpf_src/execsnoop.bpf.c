@@ -6,9 +6,7 @@
 #include "args.bpf.h"
 #include "filter.bpf.h"
 #include "glob.bpf.h"
-#include "pair.bpf.h"
 #include "path.bpf.h"
-#include "read.bpf.h"
 #include "syscall.bpf.h"
 
 #define SIGNAL_GROUP_EXIT 4
@@ -30,6 +28,7 @@ struct exec {
 	ev_comm comm;
 	ev_ret ret;
 	ev_exit exit;
+	ev_cgroup cgroup;
 	ev_duration duration; /* from the exec to the exit */
 	ev_text file;
 	ev_dir dir;
@@ -67,6 +66,7 @@ static __always_inline struct execs_draft *draft_row(__u32 ppid, __s64 ret)
 	exec->cpu = bpf_get_smp_processor_id();
 	bpf_get_current_comm(exec->comm, sizeof(exec->comm));
 	exec->ret = ret;
+	exec->cgroup = current_cgroup();
 	exec->exit = EV_NO_EXIT;
 	exec->duration = EV_NO_DURATION;
 	no_part(&exec->file);

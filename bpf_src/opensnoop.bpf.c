@@ -32,6 +32,7 @@ struct open {
 	ev_mode mode;
 	ev_comm comm;
 	ev_ret ret;
+	ev_cgroup cgroup;
 	ev_dir dir;
 	ev_path path;
 	ev_stack stack;
@@ -63,6 +64,7 @@ static __always_inline int finish(void *ctx, struct opens_draft *draft, __u64 pi
 	open->mode = flags & (O_CREAT | __O_TMPFILE) ? mode & 07777 : 0;
 	bpf_get_current_comm(open->comm, sizeof(open->comm));
 	open->ret = ret;
+	open->cgroup = current_cgroup();
 	put_stack(draft, &open->stack, ctx, 0);
 	put_stack(draft, &open->user_stack, ctx, BPF_F_USER_STACK);
 	submit(opens, draft);

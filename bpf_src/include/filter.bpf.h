@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Whose events are wanted: -p --follow --tid -u --comm --cgroup, and never our own
+ * Whose events are wanted: -p --follow --tid -u --comm --cgroup --container, and never our own
  * unless --self.
  */
 #ifndef FILTER_BPF_H
@@ -19,6 +19,7 @@ const volatile __u64 filter_comm[2]; /* 16 bytes, NUL padded */
 const volatile __u64 filter_cgroup;  /* id, which is also the inode of its directory */
 const volatile __u32 filter_cgroup_level;
 const volatile __u32 filter_self;
+const volatile bool with_cgroup;
 
 /* The processes to follow, with the start time of each. User space gives the map its size. */
 PAIRS(followed, __u32, __u64, 1);
@@ -41,6 +42,17 @@ static __always_inline bool ids_filtered_out(__u64 pid_tgid)
 static __always_inline bool comm_filtered_out(const __u64 *comm)
 {
 	return comm[0] != filter_comm[0] || comm[1] != filter_comm[1];
+}
+
+/* For a record's ev_cgroup, whose container is shown: 0 where nobody asked. */
+static __always_inline __u64 current_cgroup(void)
+{
+	return with_cgroup ? bpf_get_current_cgroup_id() : 0;
+}
+
+static __always_inline __u64 cgroup_of_task(struct task_struct *task)
+{
+	return with_cgroup ? cgroup_id(task_cgroup(task)) : 0;
 }
 
 static __always_inline bool cgroup_filtered_out(struct cgroup *cgroup)

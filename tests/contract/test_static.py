@@ -32,7 +32,7 @@ PACKAGE = Path(tracewheel.__file__).parent
 CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
 # Set by the runtime itself, by way of the options that all tools have in common.
-OF_THE_RUNTIME = re.compile("filter_|glob_|hist_|argc_|sample_rate$|with_stack$")
+OF_THE_RUNTIME = re.compile("filter_|glob_|hist_|argc_|sample_rate$|with_stack$|with_cgroup$")
 # Letters that guide or custom give another meaning from tool to tool; long flags have none.
 MEANS_MANY = {f"-{letter}" for letter in "CFLPQTcdefghilmnpqsuv"}
 GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}
@@ -198,7 +198,7 @@ def test_constants_are_set_by_one_option(tool_name: str, opened: Opened) -> None
     setters = collections.Counter(
         option.sets for option in tool.options if isinstance(option.sets, str)
     )
-    set_somehow = {name for o in options_of(tool) for sets in variables_of(o) for name in sets}
+    set_somehow = {name for o in tool.options for sets in variables_of(o) for name in sets}
 
     assert set() == own - set_somehow
     assert {} == {name: count for name, count in setters.items() if count > 1}

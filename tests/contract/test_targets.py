@@ -164,7 +164,9 @@ def test_failing_tool_starts_no_command(run: Any, tmp_path: Path, tool_name: str
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("arguments", [["--"], ["-p", "1", "--", "true"], ["--follow"]])
+@pytest.mark.parametrize(
+    "arguments", [["--"], ["-p", "1", "--", "true"], ["--follow"], ["--container", ""]]
+)
 def test_usage(run: Any, tool_name: str, arguments: list[str]) -> None:
     """What makes no sense is told in a line."""
     arguments = ["--pid" if word == "-p" else word for word in arguments]

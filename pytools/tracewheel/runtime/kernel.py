@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
 from tracewheel.runtime.errors import BpfError, NotPermitted, NotSupported, TargetGone, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _HOST_PIDS = 0xEFFFFFFC  # inode of the first PID namespace: PROC_PID_INIT_INO of Linux
@@ -201,7 +205,7 @@ def cgroup_root() -> str:
             fields, _, kind = line.partition(" - ")
             if kind.startswith("cgroup2 "):
                 return fields.split()[4]
-    raise NotSupported("cannot select a cgroup: no cgroup2 file system is mounted")
+    raise NotSupported("cannot select a cgroup: cgroup2 is needed, and none is mounted")
 
 
 def _inode(path: str) -> int:
@@ -211,15 +215,24 @@ def _inode(path: str) -> int:
         return 0  # it has gone while we looked
 
 
+def cgroups(root: str) -> Iterator[tuple[str, int]]:
+    """Yield the path and the id of each cgroup, parents first."""
+    for path, _, _ in os.walk(root):
+        yield path, _inode(path)
+
+
+def cgroup_at(path: str, root: str) -> tuple[int, int]:
+    """Return (id, depth below the root) of a cgroup."""
+    return os.stat(path).st_ino, 0 if path == root else os.path.relpath(path, root).count("/") + 1
+
+
 def parse_cgroup(text: str) -> tuple[int, int]:
     """Return (id, depth below the root) of a cgroup given by its path or id."""
     root = cgroup_root()
     if text.isascii() and text.isdigit():
         number = parse_count(text, 1, 2**64 - 1)
-        for path, _, _ in os.walk(root):
-            if _inode(path) == number:
-                break
-        else:
+        path = next((path for path, found in cgroups(root) if found == number), "")
+        if not path:
             raise TargetGone(f"cannot find cgroup {number} below {root}")
     else:
         path = os.path.normpath(text)
@@ -228,5 +241,4 @@ def parse_cgroup(text: str) -> tuple[int, int]:
         inside = path == root or path.startswith(root + "/")
         if "\0" in text or not inside or not os.path.isdir(path):
             raise TargetGone(f"cannot find cgroup {text!r} below {root}")
-    depth = 0 if path == root else os.path.relpath(path, root).count("/") + 1
-    return os.stat(path).st_ino, depth
+    return cgroup_at(path, root)

@@ -105,6 +105,12 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+def _container(cgroup: int) -> str:
+    from tracewheel.runtime import containers
+
+    return containers.label(cgroup)
+
+
 class Names(NamedTuple):
     """A table of names: what is known beforehand, and how to find what is not."""
 
@@ -121,6 +127,7 @@ TABLES = {
     "operation": ("name", Names(_operations)),
     "user": ("name", Names(dict, user_name)),
     "syscall": ("name", Names(_syscalls, _syscall)),
+    "container": ("name", Names(dict, _container)),
 }
 
 

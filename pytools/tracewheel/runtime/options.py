@@ -27,6 +27,7 @@ _STACKS = (
     Column("STACK", "stack", 0, hidden=True),
     Column("USER_STACK", "user_stack", 0, hidden=True),
 )
+_CONTAINER = Column("CONTAINER", "cgroup", 16, kind="container", hidden=True)
 # hist_scale of hist.bpf.h for each unit of a histogram: of values in ns, and in bytes.
 UNITS = {"usecs": 1_073_742, "msecs": 1_074, "kbytes": 1 << 20}
 
@@ -35,10 +36,13 @@ def columns_of(tool: Shape) -> tuple[Column, ...]:
     """Return every column of a tool, those that the runtime adds included."""
     if isinstance(tool, Histogram):
         return ()
-    own = {column.header for column in tool.columns}
+    columns = list(tool.columns)
+    own = {column.header for column in columns}
     times = [column for column in _TIMES if column.header not in own]
+    if isinstance(tool, Stream) and tool.container:  # before what has no end
+        columns.insert(len([column for column in columns if column.width]), _CONTAINER)
     stacks = _STACKS if isinstance(tool, Stream) and tool.stack else ()
-    return (*times, *tool.columns, *stacks)
+    return (*times, *columns, *stacks)
 
 
 def parse_bytes(text: str) -> int:
@@ -57,6 +61,12 @@ def _name(text: str) -> str:
     return text
 
 
+def _container(text: str) -> tuple[int, int]:
+    from tracewheel.runtime import containers
+
+    return containers.parse_container(text)
+
+
 def _cgroup(value: tuple[int, int]) -> dict[str, int]:
     return {"filter_cgroup": value[0], "filter_cgroup_level": value[1]}
 
@@ -72,6 +82,8 @@ _WHO = (
            sets="filter_comm"),
     Option(("--cgroup",), "only processes in this cgroup or below it", kernel.parse_cgroup,
            "PATH|ID", sets=_cgroup),
+    Option(("--container",), "only processes in this container, or systemd unit", _container,
+           "NAME|ID", sets=_cgroup),
 )  # fmt: skip
 _SELF = Option(("--self",), "include this tool's own events")
 _OUTPUT = (
@@ -167,6 +179,8 @@ class Request:
             self.values["debug" if self.d is True else "duration"] = self.d
         if self.follow and not self.pid:
             raise UsageError("--follow needs -p, or a command")
+        if self.cgroup and self.container:
+            raise UsageError("give a cgroup or a container, not both")
         self.globs = self._compile_globs()
         if self.interval and self.duration and self.interval > self.duration:
             raise UsageError("the interval is longer than the duration")
@@ -202,6 +216,8 @@ class Request:
                 ret[option.sets] = value
         for _, compiled in self.globs:
             ret.update(compiled.variables)
+        if isinstance(self.tool, Stream) and _CONTAINER in self.columns():
+            ret["with_cgroup"] = True
         if isinstance(self.tool, Histogram):
             ret["hist_scale"] = UNITS[self.unit]
         return ret

@@ -71,6 +71,7 @@ class Stream(NamedTuple):
     examples: tuple[tuple[str, str], ...] = ()  # command line, what it does
     short: Mapping[str, str] = {}  # short flags for common options: {"uid": "-u"}
     stack: bool = False
+    container: bool = False  # the record has a member cgroup, filled where with_cgroup is set
     sampled: bool = False
     rungs: Mapping[str, str] = {}  # ladder or ladder__rung: what accuracy it lacks, or why so few
 

@@ -87,6 +87,8 @@ class Plan:
         self._alive: list[Any] = []
         if as_json:
             shown = [self._column(m, meaning_of(m).json, m.name) for m in reader.shown]
+            cgroups = [m for m in reader.shown if m.meaning == "ev_cgroup"]
+            shown += [self._column(m, "container", "container") for m in cgroups]
         else:
             shown = []
             for column in columns:
@@ -147,13 +149,15 @@ class Reader:
         record = session.maps[tool.ring].record
         self.members = session.opened.members(record)
         self.size = session.opened.size(record)
-        # What JSON and the library show: all but padding, directories, and stacks unasked for.
+        # What JSON and the library show: all but padding, directories, and what is unasked for.
+        self.with_cgroup = bool(session.request.variables().get("with_cgroup"))
         self.shown = [
             member
             for member in self.members
             if member.name[0] != "_"
             and meaning_of(member).json
             and (session.request.stack or "stack" not in meaning_of(member).json)
+            and (self.with_cgroup or member.meaning != "ev_cgroup")
         ]
         self.buffer = _new("char[]", _BATCH)
         self._used = ffi.new("size_t *")
@@ -241,6 +245,8 @@ def decode(record: memoryview, members: list[Member], size: int, to_epoch: int) 
                 value += to_epoch
             elif kind in ("disk", "syscall"):
                 value = name_of(kind, value)
+            elif member.meaning == "ev_cgroup":
+                ret["container"] = name_of("container", value)
         ret[member.name] = value
     ret.pop("dir", None)
     return ret
@@ -267,6 +273,7 @@ def iterate(session: Session, tool: Stream) -> Iterator[Any]:
     """Yield records, as named tuples of the record's name, until the duration is over."""
     reader = Reader(session, tool)
     names = [member.name for member in reader.shown]
+    names += ["container"] if reader.with_cgroup else []
     record_type = collections.namedtuple(  # type: ignore[misc]
         session.maps[tool.ring].record, names
     )

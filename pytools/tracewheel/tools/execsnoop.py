@@ -68,6 +68,7 @@ tool = Stream(
         Option(("--tree",), "show the names of up to 8 ancestors", sets="with_parents",
                shows=("PARENTS",)),
     ),
+    container=True,
     short={"uid": "-u"},
     examples=(
         ("execsnoop", "trace all execs"),

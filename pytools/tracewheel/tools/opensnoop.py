@@ -56,6 +56,7 @@ tool = Stream(
         Option(("--all",), "also opens without an open syscall: io_uring, exec, file handles",
                enables=("all", "handle")),
     ),
+    container=True,
     short={"uid": "-u", "stack": "-c"},
     stack=True,
     sampled=True,

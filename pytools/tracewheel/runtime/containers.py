@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Containers and services: what their cgroups tell, and what root has written of them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tracewheel.runtime import kernel
+from tracewheel.runtime.errors import NotSupported, TargetGone, UsageError
+
+_HEX = frozenset("0123456789abcdef")
+_LEAST_PREFIX, _SHORT, _LONG = 6, 12, 64
+_MOST_BYTES = 1 << 24
+_MACHINES = (("lxc.payload.", ""), ("machine-", ".scope"), ("systemd-nspawn@", ".service"))
+_FILES = (
+    "var/lib/docker/containers/*/config.v2.json",
+    "run/containerd/io.containerd.runtime.v2.task/*/*/config.json",
+    "var/lib/containers/storage/*-containers/*containers.json",
+    "run/containers/storage/*-containers/*containers.json",
+)
+
+
+def container_id(component: str) -> str:
+    """Return the id in the name of a container's cgroup; nothing for any other cgroup.
+
+    Docker: docker-ID.scope or ID; containerd: cri-containerd-ID.scope, nerdctl-ID.scope, ID or
+    SLICE:cri-containerd:ID; Podman: libpod-ID.scope or libpod-ID; CRI-O: crio-ID.scope or crio-ID.
+    """
+    head, _, tail = component.removesuffix(".scope").replace(":", "-").rpartition("-")
+    # What watches a container of Podman or CRI-O from outside is called conmon.
+    return tail if len(tail) == _LONG and not set(tail) - _HEX and "conmon" not in head else ""
+
+
+def machine_name(component: str) -> str:
+    """Return the name in the name of a cgroup of LXC or of systemd's machines, or nothing."""
+    for prefix, suffix in _MACHINES:
+        if component.startswith(prefix) and component.endswith(suffix):
+            return component[len(prefix) : len(component) - len(suffix)].replace("\\x2d", "-")
+    return ""
+
+
+def _read(path: str) -> Any:
+    """Return the JSON that root has written; None where anybody else could have."""
+    import json
+    import stat
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode) and not (status.st_uid or status.st_mode & 0o022):
+                return json.loads(file.read(_MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        pass
+    return None
+
+
+def _names_in(path: str) -> list[tuple[Any, list[Any]]]:
+    """Return the ids of the containers that a file describes, with their names."""
+    data = _read(path)
+    if isinstance(data, list):  # of Podman or CRI-O
+        return [
+            (each.get("id"), each.get("names") or []) for each in data if isinstance(each, dict)
+        ]
+    if not isinstance(data, dict):
+        return []
+    names = [data.get("Name")]  # of Docker: begins with a slash
+    notes = data.get("annotations")
+    if isinstance(notes, dict):
+        pod = notes.get("io.kubernetes.cri.sandbox-name")
+        container = notes.get("io.kubernetes.cri.container-name")
+        names = [notes.get("nerdctl/name"), f"{pod}/{container}" if container else pod, container]
+    return [(os.path.basename(os.path.dirname(path)), names)]
+
+
+def _expand(name: Any) -> list[str]:
+    """Return the names by which a container may be called, the one to show first."""
+    if not isinstance(name, str) or not name.strip("/"):
+        return []
+    parts = name.lstrip("/").split("_")
+    if parts[0] == "k8s" and len(parts) == 6:  # k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT
+        return [f"{parts[2]}/{parts[1]}", parts[1]]
+    return [name.lstrip("/")]
+
+
+def container_names(root: str = "/") -> dict[str, list[str]]:
+    """Return the names of the containers that files below a root tell of, by their ids."""
+    import glob
+
+    found: dict[str, list[str]] = {}
+    for pattern in _FILES:
+        for path in glob.glob(os.path.join(root, pattern)):
+            for number, names in _names_in(path):
+                if isinstance(number, str):
+                    found.setdefault(number, []).extend(n for name in names for n in _expand(name))
+    return found
+
+
+def parse_container(text: str, cgroups: str = "", root: str = "/") -> tuple[int, int]:
+    """Return (id, depth below the root) of a cgroup by a container's name or id, or a unit's name.
+
+    An id may be shortened to six digits. An id wins over a name, a name over the start of an id.
+    """
+    if not text:
+        raise UsageError("expected a container's name or id")
+    cgroups = cgroups or kernel.cgroup_root()
+    names = container_names(root)
+    by_id: dict[str, str] = {}
+    units: list[tuple[str, str]] = []
+    for path, _ in kernel.cgroups(cgroups):
+        component = os.path.basename(path)
+        number = container_id(component)
+        if number:
+            by_id.setdefault(number, path)
+        elif text in (machine_name(component), component, component.rpartition(".")[0]):
+            units.append((path[len(cgroups) :], path))
+    prefix = text.lower()
+    long = len(text) >= _LEAST_PREFIX
+    for found in (
+        [(number, path) for number, path in by_id.items() if number == prefix],
+        [(number, path) for number, path in by_id.items() if text in names.get(number, ())],
+        units,
+        [(number, path) for number, path in by_id.items() if long and number.startswith(prefix)],
+    ):
+        if len(found) > 1:
+            told = (" ".join([number[:_SHORT], *names.get(number, [])[:1]])
+                    if number in by_id else number for number, _ in found)  # fmt: skip
+            raise UsageError(f"{text!r} may be any of: {', '.join(map(repr, told))}")
+        if found:
+            return kernel.cgroup_at(found[0][1], cgroups)
+    with open("/proc/self/mountinfo") as mounts:
+        old = ": those of cgroup v1 are not seen, cgroup2 is needed" if any(
+            " - cgroup " in line for line in mounts) else ""  # fmt: skip
+    raise TargetGone(f"cannot find container {text!r} below {cgroups}{old}")
+
+
+_paths: dict[int, str] = {}  # of cgroups, by their ids
+_names: dict[str, list[str]] = {}
+
+
+def label(cgroup: int, root: str = "/") -> str:
+    """Return the name or short id of a cgroup's innermost container; "-": none, "?": it is gone."""
+    if cgroup not in _paths:
+        try:
+            _paths.update((number, path) for path, number in kernel.cgroups(kernel.cgroup_root()))
+        except NotSupported:
+            return "?"
+    for component in reversed(_paths.get(cgroup, "").split("/")):
+        number = container_id(component)
+        if number and number not in _names:
+            _names.update(container_names(root))
+        if number or machine_name(component):
+            known = [*_names.get(number, []), machine_name(component), number[:_SHORT]]
+            return next(filter(None, known))
+    return "-" if cgroup in _paths else "?"
