@@ -15,8 +15,6 @@
 #else
 #define O_LARGEFILE 0100000
 #endif
-#define PF_IO_WORKER 0x00000010
-#define PF_KTHREAD 0x00200000
 
 const volatile bool failed_only;
 const volatile bool full_path;
@@ -162,17 +160,11 @@ ON_SYSCALL_EXIT(open, is_open, open_returned)
 static __always_inline int opened_within(void *ctx, int dirfd, struct filename *name,
 					 const struct open_flags *op, struct file *file)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct syscall call = {};
+	struct syscall call = { .number = current_syscall() };
 
-	if (!(BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))) {
-		struct pt_regs *regs = current_registers();
-
-		call.number = __syscall_number(regs, READ_BY_PROBE);
-		/* What io_uring finds no fast way to open, a worker of its opens once more. */
-		if (is_open(&call) || (__s64)file == -11)
-			return 0;
-	}
+	/* What io_uring finds no fast way to open, a worker of its opens once more. */
+	if (call.number != NO_SYSCALL && (is_open(&call) || (__s64)file == -11))
+		return 0;
 	return opened(ctx, dirfd, NULL, BPF_CORE_READ(name, name), BPF_CORE_READ(op, open_flag),
 		      BPF_CORE_READ(op, mode), (__u64)file >= -4095ul ? (__s64)file : EV_NO_RESULT);
 }

@@ -64,16 +64,12 @@ static __always_inline bool syscall_filtered_out(ev_syscall syscall)
 	       (bit >= KNOWN_MOST || !(wanted[bit / 64 % (KNOWN_MOST / 64)] >> bit % 64 & 1));
 }
 
-static __always_inline int count_call(ev_syscall syscall, __s64 error, __u64 lasted)
+static __always_inline struct calls *count_call(ev_syscall syscall, __s64 error)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct call call = {};
 	struct calls *sums = NULL;
 
-	if (as_histogram) {
-		hist_add(latencies, &(struct latency){ syscall }, lasted);
-		return 0;
-	}
 	if (!without_syscall && !per_error && !per_process)
 		sums = counts_of(calls_only, syscall);
 	if (!without_syscall)
@@ -86,12 +82,9 @@ static __always_inline int count_call(ev_syscall syscall, __s64 error, __u64 las
 	}
 	if (!sums)
 		sums = top_of(calls, &call);
-	if (sums) {
+	if (sums)
 		add(sums->count, 1);
-		if (timed)
-			add(sums->lasted, lasted);
-	}
-	return 0;
+	return sums;
 }
 
 /* Neither comes back. */
@@ -110,9 +103,9 @@ static __always_inline int entered(struct pt_regs *regs, __u64 number, bool type
 
 	if (caller_filtered_out() || syscall_filtered_out(syscall))
 		return 0;
-	if (!timed)
-		return count_call(syscall, 0, 0);
-	if (!is_exit(syscall)) {
+	if (!timed) {
+		count_call(syscall, 0);
+	} else if (!is_exit(syscall)) {
 		start.time = bpf_ktime_get_ns();
 		pair_begin(starts, &tid, &start, BPF_ANY);
 	}
@@ -124,14 +117,13 @@ static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 re
 	/* On its return from a signal handler a task has no number, and its registers of before. */
 	bool failed = number >= 0 && ret < 0 && ret >= -4095;
 	__u32 tid = bpf_get_current_pid_tgid();
+	__u64 now = timed ? bpf_ktime_get_ns() : 0;
 	struct start start = {};
+	struct calls *sums;
 
 	if (timed) {
-		__u64 now = bpf_ktime_get_ns();
-
 		if (!pair_end(starts, &tid, &start))
 			return 0;
-		start.time = now - start.time;
 	} else {
 		start.syscall = this_syscall(regs, number, typed);
 		if (caller_filtered_out() || syscall_filtered_out(start.syscall))
@@ -139,7 +131,14 @@ static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 re
 	}
 	if ((failed_only && !failed) || (wanted_error && -ret != wanted_error))
 		return 0;
-	return count_call(start.syscall, failed ? ret : 0, start.time);
+	if (as_histogram) {
+		hist_add(latencies, &(struct latency){ start.syscall }, now - start.time);
+		return 0;
+	}
+	sums = count_call(start.syscall, failed ? ret : 0);
+	if (sums && timed)
+		add(sums->lasted, now - start.time);
+	return 0;
 }
 
 /* Ends come first, because programs are attached in this order: no begin is left without. */

@@ -33,38 +33,54 @@ static __always_inline int count_operation(__u64 operation)
  * A program on the function FUNC for each way of attaching to it. All are optional: a kernel may
  * have made a function part of its callers.
  */
-#define ON(ladder, what, part, func)                                                           \
+#define ON_UNLESS(ladder, what, part, func, condition)                                         \
 	SEC("?fentry/" #func)                                                                  \
 	int BPF_PROG(ladder##__fentry__##part)                                                 \
 	{                                                                                      \
-		return count_operation(OPERATION(what));                                       \
+		return condition ? 0 : count_operation(OPERATION(what));                       \
 	}                                                                                      \
 	SEC("?kprobe.multi/" #func)                                                            \
 	int BPF_KPROBE(ladder##__kprobe_multi__##part)                                         \
 	{                                                                                      \
-		return count_operation(OPERATION(what));                                       \
+		return condition ? 0 : count_operation(OPERATION(what));                       \
 	}                                                                                      \
 	SEC("?kprobe/" #func)                                                                  \
 	int BPF_KPROBE(ladder##__kprobe__##part)                                               \
 	{                                                                                      \
-		return count_operation(OPERATION(what));                                       \
+		return condition ? 0 : count_operation(OPERATION(what));                       \
 	}
+#define ON(ladder, what, part, func) ON_UNLESS(ladder, what, part, func, false)
+#define ON_SYSCALL(ladder, what, part, func) ON(ladder, what, part, func)
+
+/* The task is in a call that has been counted as it began. */
+static __always_inline bool is_syncing(void)
+{
+	__s64 number = current_syscall();
+
+	return (number == SYS_fsync || number == SYS_fdatasync) && !syscall_is_compat();
+}
 
 ON(calls, read, read, vfs_read)
 ON(calls, read, readv, vfs_readv)
 ON(calls, write, write, vfs_write)
 ON(calls, write, writev, vfs_writev)
-ON(calls, fsync, fsync, vfs_fsync_range) /* vfs_fsync() calls it */
+/* v5.10 has made vfs_fsync_range() part of fdatasync(2): seen in Debian's. */
+ON_SYSCALL(calls, fsync, sys_fsync, SYSCALL_FUNCTION(fsync))
+ON_SYSCALL(calls, fsync, sys_fdatasync, SYSCALL_FUNCTION(fdatasync))
+ON_UNLESS(calls, fsync, fsync, vfs_fsync_range, is_syncing())
 ON(calls, open, open, vfs_open)
-/* vfs_create() is not what open(O_CREAT) calls; both ask the security modules. */
+/*
+ * What changes names asks the security modules, and their functions are part of no other: unlike
+ * vfs_rmdir() and vfs_getattr(). open(O_CREAT) does not come by vfs_create(), but by this.
+ */
 ON(calls, create, create, security_inode_create)
-ON(calls, unlink, unlink, vfs_unlink)
-ON(calls, mkdir, mkdir, vfs_mkdir)
-ON(calls, rmdir, rmdir, vfs_rmdir)
-ON(extra, stat, stat, vfs_getattr)
-ON(extra, rename, rename, vfs_rename)
-ON(extra, link, link, vfs_link)
-ON(extra, symlink, symlink, vfs_symlink)
+ON(calls, unlink, unlink, security_inode_unlink)
+ON(calls, mkdir, mkdir, security_inode_mkdir)
+ON(calls, rmdir, rmdir, security_inode_rmdir)
+ON(extra, stat, stat, security_inode_getattr)
+ON(extra, rename, rename, security_inode_rename)
+ON(extra, link, link, security_inode_link)
+ON(extra, symlink, symlink, security_inode_symlink)
 ON(extra, readdir, readdir, iterate_dir)
 
 /*

@@ -5,8 +5,17 @@
 
 #include "record.bpf.h"
 
-/* Atomic, because on its CPU too a program may be interrupted in the middle. */
-#define add(sum, amount) ((void)__sync_fetch_and_add(&(sum), (amount)))
+/*
+ * Atomic, because on its CPU too a program may be interrupted in the middle. The barrier hides a
+ * constant 0, of which clang would make an OR, and v5.10 knows only additions.
+ */
+#define add(sum, amount)                                                                       \
+	({                                                                                     \
+		__u64 __amount = (amount);                                                     \
+		barrier_var(__amount);                                                         \
+		__sync_fetch_and_add(&(sum), __amount);                                        \
+		(void)0;                                                                       \
+	})
 
 /*
  * COUNTS(calls, sums, 1): a struct sums for each CPU, or as many as are told, found by

@@ -10,6 +10,9 @@
 #include "syscalls.h"
 
 #define THREAD_SIZE 16384
+#define PF_IO_WORKER 0x00000010
+#define PF_KTHREAD 0x00200000
+#define NO_SYSCALL __INT64_MAX__
 
 struct syscall {
 	__s64 number;
@@ -20,6 +23,7 @@ struct syscall {
 #if defined(__TARGET_ARCH_x86)
 
 #define TS_COMPAT 2
+#define SYSCALL_FUNCTION(name) __x64_sys_##name
 
 /* READ(x) is x itself where the verifier knows the pointer, or a probe read. */
 #define __syscall_read(call, regs, READ)                                                       \
@@ -49,6 +53,7 @@ static __always_inline bool typed_syscall_is_compat(struct pt_regs *regs, bool t
 #elif defined(__TARGET_ARCH_arm64)
 
 #define _TIF_32BIT (1 << 22)
+#define SYSCALL_FUNCTION(name) __arm64_sys_##name
 #define PSR_MODE32 0x10
 
 #define __syscall_read(call, regs, READ)                                                       \
@@ -98,6 +103,18 @@ static __always_inline struct pt_regs *current_registers(void)
 		bpf_core_read(&__x, sizeof(__x), &(x));                                        \
 		__x;                                                                           \
 	})
+
+/* The number of the call that the current task is in; threads of the kernel are in none. */
+static __always_inline __s64 current_syscall(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct pt_regs *regs;
+
+	if (BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
+		return NO_SYSCALL;
+	regs = current_registers();
+	return __syscall_number(regs, READ_BY_PROBE);
+}
 
 /*
  * The rungs of a ladder that sees system calls return: WANTED(struct syscall *) judges by number

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
 import subprocess
 import threading
@@ -55,10 +56,10 @@ def test_each_rung_counts_every_call(trace: Any, rungs_of: Any) -> None:
         tool.end()
 
         found = counts(tool, "syscall")
-        # In glibc's headers some machines have no rmdir, but its wrapper calls unlinkat.
-        assert CALLS == found["getpgid",]
-        assert FAILURES == found["rmdir" if ("rmdir",) in found else "unlinkat",]
-        assert (sum(found.values()), 0) == tool.counted
+        expected = {("getpgid",): CALLS, ("rmdir",): FAILURES}
+        assert expected == tool.completed({call: found[call] for call in expected}, expected)
+        assert sum(found.values()) == tool.counted[0]
+        assert {} == tool.losses
 
 
 @pytest.mark.parametrize("options", [["-x"], ["-e", "ENOENT"], ["-e", str(errno.ENOENT)]])
@@ -72,7 +73,8 @@ def test_each_rung_counts_failures(trace: Any, rungs_of: Any, options: list[str]
         fail(FAILURES)
         tool.end()
 
-        assert {("rmdir",): FAILURES} == counts(tool, "syscall")
+        expected = {("rmdir",): FAILURES}
+        assert expected == tool.completed(counts(tool, "syscall"), expected)
 
 
 def test_other_errors_are_left_out(trace: Any) -> None:
@@ -84,20 +86,26 @@ def test_other_errors_are_left_out(trace: Any) -> None:
             os.close(-1)
     tool.end()
 
-    assert {("close",): OTHERS} == counts(tool, "syscall")
+    expected = {("close",): OTHERS}
+    assert expected == tool.completed(counts(tool, "syscall"), expected)
 
 
 def test_table_of_errors(trace: Any) -> None:
     """--errors tells how often which call failed with which error."""
-    tool = trace("syscount", "-p", str(os.getpid()), "--errors", "--no-header")
+    tool = trace("syscount", *MINE, "--errors")
+    table = trace("syscount", "-p", str(os.getpid()), "--errors", "--no-header")
     fail(FAILURES)
     for _ in range(OTHERS):
         with contextlib.suppress(OSError):
             os.rmdir("/")
     tool.end()
+    table.end()
 
-    expected = ["rmdir", "ENOENT", str(FAILURES)], ["rmdir", "EBUSY", str(OTHERS)]
-    assert list(expected) == [line.split() for line in tool.out.splitlines()]
+    expected = {("rmdir", -errno.ENOENT): FAILURES, ("rmdir", -errno.EBUSY): OTHERS}
+    found = counts(tool, "syscall", "error")  # and what the second tool's start made fail
+    assert expected == tool.completed({key: found[key] for key in expected}, expected)
+    lines = [line.split()[:2] for line in table.out.splitlines()]
+    assert [["rmdir", "ENOENT"], ["rmdir", "EBUSY"]] == lines
 
 
 def test_processes_apart(trace: Any) -> None:
@@ -110,9 +118,9 @@ def test_processes_apart(trace: Any) -> None:
     tool.end()
 
     found = {row["pid"]: row for row in tool.json}
-    assert CALLS == found[child.pid]["count"]
+    expected = {(child.pid,): CALLS, (os.getpid(),): FAILURES}
+    assert expected == tool.completed(counts(tool, "pid"), expected)
     assert found[child.pid]["comm"].startswith("python3")
-    assert FAILURES == found[os.getpid()]["count"]
     assert Path("/proc/self/comm").read_text().strip() == found[os.getpid()]["comm"]
     assert "syscall" not in found[child.pid]
 
@@ -133,7 +141,7 @@ def test_threads_belong_to_their_process(trace: Any) -> None:
 
     comm = Path("/proc/self/comm").read_text().strip()
     expected = {(os.getpid(), comm, "getpgid"): CALLS + OTHERS}
-    assert expected == counts(tool, "pid", "comm", "syscall")
+    assert expected == tool.completed(counts(tool, "pid", "comm", "syscall"), expected)
 
 
 @pytest.mark.parametrize("option", ["-L", "-m"])
@@ -148,9 +156,10 @@ def test_latency(trace: Any, option: str) -> None:
     tool.end()
 
     found = {row["syscall"]: row for row in tool.json}
-    assert CALLS == found["getpgid"]["count"]
-    assert NAPS == found["clock_nanosleep"]["count"]
-    assert NAPS * NAP_S * 1e9 <= found["clock_nanosleep"]["lasted"] <= took
+    expected = {("getpgid",): CALLS, ("clock_nanosleep",): NAPS}
+    counted = {call: n for call, n in counts(tool, "syscall").items() if call in expected}
+    assert expected == tool.completed(counted, expected)
+    assert (NAPS - 1) * NAP_S * 1e9 <= found["clock_nanosleep"]["lasted"] <= took
     assert "clock_nanosleep" == tool.json[0]["syscall"]
 
 
@@ -161,7 +170,7 @@ def test_latency_leaves_nothing_behind(trace: Any) -> None:
         subprocess.run(["/bin/true"], check=True)
     tool.end()
 
-    assert 0 == tool.summary["lost"]
+    assert {} == tool.losses
 
 
 def test_histograms(trace: Any) -> None:
@@ -175,8 +184,9 @@ def test_histograms(trace: Any) -> None:
     tool.end()
 
     found = {row["syscall"]: row for row in tool.json}
-    assert CALLS == found["getpgid"]["count"]
-    assert NAPS == found["clock_nanosleep"]["count"]
+    expected = {("getpgid",): CALLS, ("clock_nanosleep",): NAPS}
+    counted = {call: n for call, n in counts(tool, "syscall").items() if call in expected}
+    assert expected == tool.completed(counted, expected)
     assert NAP_S * 1e6 * 0.93 <= found["clock_nanosleep"]["percentiles"]["p50"] <= took / 1e3
     assert sum(row["count"] for row in tool.json) == tool.summary["events"]
 
@@ -198,9 +208,35 @@ def test_calls_that_do_not_return(trace: Any) -> None:
     tool.end()
 
     found = counts(tool, "syscall")
-    assert 3 == found["exit_group",]
-    assert 21 == found["rt_sigreturn",]
+    expected = {("exit_group",): 3, ("rt_sigreturn",): 21}
+    assert expected == tool.completed({call: found[call] for call in expected}, expected)
     assert not [name for (name,) in found if name.startswith("syscall_")]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="needs int $0x80")
+@pytest.mark.parametrize("rung", ["tp_btf", "raw_tp"])
+def test_calls_of_32_bits(trace: Any, rung: str) -> None:
+    """A 32-bit call has a name of its own, not that of the 64-bit call with its number."""
+    page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")  # mov $20,%eax; int $0x80; ret
+    get_pid = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    options = ["--ppid", str(os.getpid()), "--json", "--rung", f"enter={rung}"]
+    tools = [trace("syscount", *options, *more) for more in ([], ["--syscall", "getpid"])]
+    child = os.fork()
+    if not child:
+        os._exit({get_pid() for _ in range(OTHERS)} != {os.getpid()})
+    _, status = os.waitpid(child, 0)
+    for tool in tools:
+        tool.end()
+    if os.WIFSIGNALED(status):
+        pytest.skip("needs a kernel with 32-bit calls")
+
+    assert 0 == status
+    for tool in tools:
+        expected = {("compat:getpid",): OTHERS}
+        found = {call: n for call, n in counts(tool, "syscall").items() if call in expected}
+        assert expected == tool.completed(found, expected)
+        assert ("writev",) not in counts(tool, "syscall")  # number 20 of 64-bit calls
 
 
 def test_call_filter(trace: Any) -> None:
@@ -211,7 +247,8 @@ def test_call_filter(trace: Any) -> None:
     os.getppid()
     tool.end()
 
-    assert {("getpgid",): CALLS, ("rmdir",): FAILURES} == counts(tool, "syscall")
+    expected = {("getpgid",): CALLS, ("rmdir",): FAILURES}
+    assert expected == tool.completed(counts(tool, "syscall"), expected)
 
 
 def test_parent_filter(trace: Any) -> None:
@@ -240,8 +277,11 @@ def test_intervals_add_up(trace: Any) -> None:
             made += 101
         tool.end()
 
-        assert {("getpgid",): made} == counts(tool, "syscall")
-        assert (made, 0) == tool.counted
+        expected = {("getpgid",): made}
+        found = counts(tool, "syscall")
+        assert expected == tool.completed(found, expected)
+        assert sum(found.values()) == tool.counted[0]
+        assert {} == tool.losses
         assert len(tool.json) > 2
 
 
@@ -257,11 +297,11 @@ def test_too_many_keys(trace: Any) -> None:
     tool.end()
     seen, lost = tool.counted
 
-    assert {"calls": lost} == tool.summary["losses"]
+    assert {"calls"} == set(tool.losses)
     assert 3 == len(tool.json)
     assert seen == sum(row["count"] for row in tool.json)
     assert seen + lost >= 5 * CALLS
-    assert lost >= 2 * CALLS
+    assert tool.losses["calls"] >= 2 * CALLS
 
 
 def test_a_report_makes_room(trace: Any) -> None:
@@ -272,7 +312,7 @@ def test_a_report_makes_room(trace: Any) -> None:
         tool.line()
     tool.end()
 
-    assert 0 == tool.summary["lost"]
+    assert {} == tool.losses
     assert len({row["pid"] for row in tool.json}) >= 31
 
 
@@ -286,9 +326,10 @@ def test_top(trace: Any) -> None:
     for tool in tools:
         tool.end()
 
-    expected = [["getpgid", str(CALLS)], ["rmdir", str(FAILURES)]]
-    assert expected == tools[0].rows
-    assert OTHERS == counts(tools[1], "syscall")["getuid",]
+    assert ["getpgid", "rmdir"] == [row[0] for row in tools[0].rows]
+    expected = {("getpgid",): CALLS, ("rmdir",): FAILURES, ("getuid",): OTHERS}
+    found = counts(tools[1], "syscall")
+    assert expected == tools[1].completed({call: found[call] for call in expected}, expected)
 
 
 def test_positional_interval_and_count(run: Any) -> None:
@@ -333,7 +374,8 @@ def test_library(rungs_of: Any) -> None:
         first = {row.syscall: row.count for row in tracing.read()}
         call(OTHERS)
         second = {row.syscall: row for row in tracing.read()}
+        skipped = tracing.losses().get("skipped", 0)
 
-    assert CALLS == first["getpgid"]
-    assert OTHERS == second["getpgid"].count
+    assert 0 <= CALLS - first["getpgid"] <= skipped
+    assert 0 <= OTHERS - second["getpgid"].count <= skipped
     assert os.getpid() == second["getpgid"].pid
