@@ -171,7 +171,7 @@ def event(bench: Bench, maker: str) -> None:
 
 def count_lines() -> int:
     """Count the lines of runtime and shim that are neither blank nor comment."""
-    runtime = (ROOT / "pytools/tracewheel/runtime").glob("*.py")
+    runtime = (path for path in (ROOT / "pytools/tracewheel/runtime").iterdir() if path.is_file())
     shim = (path for path in (ROOT / "libbpf_shim").glob("*") if path.suffix in (".c", ".h", ".py"))
     count = 0
     for path in (*runtime, *shim):

@@ -126,3 +126,15 @@ def test_slow_reader(trace: Any, storm: Any) -> None:
 
     assert STORM == rows + lost
     assert rows == shown.count(b"watched")
+
+
+def test_small_ring_counted_by_stack(trace: Any, storm: Any) -> None:
+    """Events that are counted by stack and losses add up to the opens, too."""
+    options, blow = storm
+    tool = trace("opensnoop", *options, "--buffer-size", "8K", "--folded", "-")
+    blow()
+    tool.end()
+    seen, lost = tool.counted
+
+    assert STORM == seen + lost
+    assert seen == sum(int(line.rpartition(" ")[2]) for line in tool.out.splitlines())

@@ -17,6 +17,7 @@ TIMEOUT = 22 * 60
 
 # No kernel changes what these say; ./dev test runs them.
 ELSEWHERE = (
+    "tests/browser",
     "tests/contract/test_size.py",
     "tests/contract/test_static.py",
     "tests/faults/test_bad_input.py",

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from tracewheel.runtime import glob, kernel
 from tracewheel.runtime.errors import UsageError
@@ -18,6 +19,9 @@ from tracewheel.runtime.shapes import (
     Stream,
     Top,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TIMES = (
     Column("TIME(s)", "time", 14, kind="seconds", hidden=True),
@@ -61,10 +65,9 @@ def _name(text: str) -> str:
     return text
 
 
-def _container(text: str) -> tuple[int, int]:
-    from tracewheel.runtime import containers
-
-    return containers.parse_container(text)
+def _later(module: str, name: str) -> Callable[[str], Any]:
+    """Return a parser that is imported when it is needed."""
+    return lambda text: getattr(import_module(f"tracewheel.runtime.{module}"), name)(text)
 
 
 def _cgroup(value: tuple[int, int]) -> dict[str, int]:
@@ -82,8 +85,8 @@ _WHO = (
            sets="filter_comm"),
     Option(("--cgroup",), "only processes in this cgroup or below it", kernel.parse_cgroup,
            "PATH|ID", sets=_cgroup),
-    Option(("--container",), "only processes in this container, or systemd unit", _container,
-           "NAME|ID", sets=_cgroup),
+    Option(("--container",), "only processes in this container, or systemd unit",
+           _later("containers", "parse_container"), "NAME|ID", sets=_cgroup),
 )  # fmt: skip
 _SELF = Option(("--self",), "include this tool's own events")
 _OUTPUT = (
@@ -111,6 +114,12 @@ _INTERVAL = Option(("-i", "--interval"), "report each time so many seconds have 
 _STREAM = (Option(("--buffer-size",), "bytes of the ring buffer, such as 8M", parse_bytes, "SIZE"),)
 _STACK = Option(("--stack",), "show the kernel and user frames of each event",
                 sets="with_stack", shows=("STACK", "USER_STACK"))  # fmt: skip
+_FILES = ("flame", "folded", "speedscope")
+_FOLDED = tuple(
+    Option((f"--{name}",), f"count by stack and write {what} in the end; - instead of rows",
+           _later("output", "parse_target"), "FILE")
+    for name, what in zip(_FILES, ("a flame graph (SVG)", "folded stacks", "a speedscope profile"))
+)  # fmt: skip
 _SAMPLE = Option(("--sample-rate",), "trace one event in N",
                  lambda text: kernel.parse_count(text, 1, 2**32 - 1), "N",
                  sets="sample_rate")  # fmt: skip
@@ -123,7 +132,7 @@ def options_of(tool: Shape) -> tuple[Option, ...]:
     if isinstance(tool, WITH_COLUMNS):
         shared += _COLUMNS
     if isinstance(tool, Stream):
-        shared += [*_STREAM, *([_STACK] if tool.stack else [])]
+        shared += [*_STREAM, *([_STACK, *_FOLDED] if tool.stack else [])]
     if isinstance(tool, Histogram):
         shared.append(_SUM)
     if isinstance(tool, WITH_INTERVALS):
@@ -182,10 +191,20 @@ class Request:
         if self.cgroup and self.container:
             raise UsageError("give a cgroup or a container, not both")
         self.globs = self._compile_globs()
+        self._check_files()
         if self.interval and self.duration and self.interval > self.duration:
             raise UsageError("the interval is longer than the duration")
         if isinstance(tool, WITH_COLUMNS):
             self.columns()  # raises what is wrong with them before anything is traced
+
+    def _check_files(self) -> None:
+        """Raise what is wrong with the options that name files."""
+        files = [self.values[name] for name in _FILES if self.values.get(name)]
+        self.by_stack, self.rowless = bool(files), "-" in files
+        if files and "stack" in self.values:
+            self.values["stack"] = True
+        if files.count("-") + bool(self.rowless and self.json) > 1:
+            raise UsageError("only one can be written to standard output: give the others a file")
 
     def __getattr__(self, name: str) -> Any:
         return self.__dict__["values"].get(name)

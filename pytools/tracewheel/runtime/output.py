@@ -149,6 +149,44 @@ class Output:
         return at
 
 
+def _create(path: str) -> tuple[int, str]:
+    """Open a new file beside PATH; PATH itself where it is a device, a pipe or a link."""
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    name, flags = path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    if not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode):
+        name = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}")
+        flags |= os.O_EXCL
+    return os.open(name, flags | os.O_TRUNC, 0o644), name
+
+
+def replace_file(path: str, content: str) -> None:
+    """Write a file and only then give it its name: nobody ever sees a part of it."""
+    name = path
+    try:
+        fd, name = _create(path)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(content)
+        os.rename(name, path)
+    except (OSError, ValueError) as error:
+        if name != path:
+            os.unlink(name)
+        raise BpfError(f"cannot write {path}: {_reason(error)}") from None
+
+
+def parse_target(path: str) -> str:
+    """Return the path of a file that can be written in the end, or - for standard output."""
+    try:
+        if path != "-":
+            fd, name = _create(path)
+            os.close(fd)
+            if name != path:
+                os.unlink(name)
+    except (OSError, ValueError) as error:
+        raise BpfError(f"cannot write {path}: {_reason(error)}") from None
+    return path
+
+
 def count_rows(text: bytes) -> int:
     """Count the ends of rows: of lines that no indented line of a stack follows."""
     return text.count(b"\n") - text.count(b"\n    ")

@@ -336,11 +336,24 @@ def header(columns: tuple[Column, ...]) -> str:
 
 def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str, int]:
     """Print rows until told to stop; return what to say at the end."""
+    if not session.request.by_stack:
+        return _run(session, Reader(session, tool), output, stop)
+    from tracewheel.runtime import flame
+
+    reader = flame.CountingReader(session, tool)
+    try:
+        counts = _run(session, reader, output, stop)
+        return {"events": sum(reader.stacks().values())} if session.request.rowless else counts
+    finally:
+        title = f"{session.name}: {tool.ring} by stack"
+        flame.write(session.request, reader.stacks(), title, tool.ring, output)
+
+
+def _run(session: Session, reader: Reader, output: Output, stop: Stop) -> dict[str, int]:
     request = session.request
     columns = request.columns()
-    reader = Reader(session, tool)
     lines = Lines(reader, columns, output)
-    if not (request.no_header or request.json):
+    if not (request.no_header or request.json or request.rowless):
         output.text(header(columns))
     deadline = time.monotonic() + request.duration if request.duration else None
     pace = 0  # idle: the ring wakes us
@@ -353,7 +366,8 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
         used = reader.read()
         pace = 0 if not used else _HURRY_MS if used > _MANY else _PACE_MS
         while used:
-            lines.render(used)
+            if not request.rowless:
+                lines.render(used)
             used = reader.read() if used > _BATCH // 2 and not stop.asked else 0
         if status == _EPIPE:
             raise ReaderGone
@@ -364,7 +378,8 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
             break
     session.detach()
     while used := reader.read():
-        lines.render(used)
+        if not request.rowless:
+            lines.render(used)
     return {
         "rows": lines.rows - lines.unwritten,
         "bad records": lines.bad,

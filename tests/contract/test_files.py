@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The files that a tool writes in the end hold what it has seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tracewheel.runtime import cli
+from tracewheel.runtime.shapes import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+SHAPES = {name: cli.load_tool(name)[0] for name in cli.tool_names()}
+STACKED = [name for name, tool in SHAPES.items() if isinstance(tool, Stream) and tool.stack]
+SVG = "{http://www.w3.org/2000/svg}"
+OPENS = 23
+
+
+def weights(folded: str) -> list[int]:
+    """Return the numbers at the ends of folded lines."""
+    return [int(line.rpartition(" ")[2]) for line in folded.splitlines()]
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_stacks_hold_all_events(
+    trace: Any, stir: Callable[[], None], tmp_path: Path, name: str
+) -> None:
+    """Each form counts every event once, and standard output has no row beside folded stacks."""
+    flame, scope = tmp_path / "flame.svg", tmp_path / "scope.json"
+    tool = trace(name, "--folded", "-", f"--flame={flame}", "--speedscope", str(scope))
+    stir()
+    tool.end()
+    seen, _ = tool.counted
+
+    assert 0 == tool.code
+    assert seen == sum(weights(tool.out))
+    assert seen == json.loads(scope.read_text())["profiles"][0]["endValue"]
+    drawn = [int(g.attrib["data-w"]) for g in ET.parse(flame).iter(f"{SVG}g")
+             if g.attrib.get("data-d") == "0"]  # fmt: skip
+    assert seen == sum(drawn)
+    assert {"flame.svg", "scope.json"} == {p.name for p in tmp_path.iterdir() if p.suffix}
+
+
+def test_stacks_of_known_events(trace: Any, tmp_path: Path) -> None:
+    """Opens from one place are one stack: this process, its frames, then the kernel's."""
+    comm = Path("/proc/self/comm").read_text().strip()
+    tool = trace("opensnoop", "-p", str(os.getpid()), "-n", "known-*", "--folded", "-")
+    for number in range(OPENS):
+        os.close(os.open(tmp_path / f"known-{number}", os.O_CREAT | os.O_RDONLY))
+    tool.end()
+
+    assert (OPENS, 0) == tool.counted
+    assert [OPENS] == weights(tool.out)
+    frames = tool.out.rpartition(" ")[0].split(";")
+    assert comm == frames[0]
+    symbols = Path("/proc/kallsyms").read_text()
+    inner = [frame for frame in frames[1:] if not frame.startswith(("0x", "["))]
+    assert any(f" {frame}\n" in symbols for frame in inner)
+
+
+def test_stacks_and_rows(trace: Any, tmp_path: Path) -> None:
+    """A file beside the rows leaves the rows as they are, JSON too, and implies --stack."""
+    flame = tmp_path / "flame.svg"
+    tool = trace("opensnoop", "-p", str(os.getpid()), "-n", "known", "--json", f"--flame={flame}")
+    for _ in range(OPENS):
+        os.close(os.open(tmp_path / "known", os.O_CREAT | os.O_RDONLY))
+    tool.end()
+
+    assert OPENS == len(tool.json) == tool.summary["rows"]
+    assert all(record["stack"] for record in tool.json)
+    assert f">{OPENS} opens in " in flame.read_text()
+
+
+def test_reader_that_leaves_does_not_take_the_file(
+    trace: Any, until: Callable[[Any], None], tmp_path: Path
+) -> None:
+    """When the reader of the rows leaves, the file is written nevertheless."""
+    flame = tmp_path / "flame.svg"
+    source, end = os.pipe()
+    tool = trace("opensnoop", "--comm", "no-such-name", f"--flame={flame}", stdout=end)
+    os.close(end)
+    os.close(source)
+    tool.ended()
+
+    assert 0 == tool.code
+    assert "0 opens in 0 stacks" in flame.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_files_are_whole_or_absent(trace: Any, tmp_path: Path, number: signal.Signals) -> None:
+    """A tool that is killed leaves neither a part of the file nor another."""
+    flame = tmp_path / "flame.svg"
+    trace("opensnoop", f"--flame={flame}", "-o", "/dev/null").end(number)
+
+    assert ([] if number == signal.SIGKILL else ["flame.svg"]) == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--folded", "-", "--json"], 2),
+        (["--folded", "-", "--flame", "-"], 2),
+        (["--flame", "/"], 1),
+        (["--speedscope", "/no/such/file"], 1),
+    ],
+)
+@pytest.mark.parametrize("name", STACKED)
+def test_wrong_files(run: Any, name: str, options: list[str], code: int) -> None:
+    """What cannot be written is told in one line before anything is traced."""
+    with run(name, *options) as tool:
+        tool.ended()
+
+    assert (code, "", 1) == (tool.code, tool.out, tool.err.count("\n"))
