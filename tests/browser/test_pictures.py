@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Flame graphs do in a browser what they promise, and nothing else."""
+"""Flame graphs and heat maps do in a browser what they promise, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 from tracewheel.runtime import flame
+from tracewheel.runtime.heatmap import Heatmap
+from tracewheel.runtime.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -208,3 +210,21 @@ def test_empty_graph(show: Callable[..., Page]) -> None:
     expect(show(flame.svg({}, "none", "opens")).locator("#details")).to_have_text(
         "0 opens in 0 stacks"
     )
+
+
+def test_heatmap(show: Callable[..., Page]) -> None:
+    """A cell tells time, latency and count; more events are darker; the legend has each colour."""
+    heatmap = Heatmap("runqlat: waits <b>", "usecs")
+    for _ in range(3):
+        heatmap.add([Histogram({"comm": HOSTILE[0]}, "usecs", {88: 1, 96: 500})])
+    page = show(heatmap.svg())
+    cells = page.locator("#shapes > rect")
+    assert 6 == cells.count()
+    light, dark = (cells.nth(n).evaluate("e => e.getAttribute('fill')") for n in (0, 1))
+    assert sum(bytes.fromhex(light[1:])) > sum(bytes.fromhex(dark[1:]))
+    assert {light, dark} < set(
+        page.locator("rect[width='16']").evaluate_all("all => all.map(e => e.getAttribute('fill'))")
+    )
+    cells.nth(1).hover()
+    told = page.locator("#details").text_content() or ""
+    assert told.endswith(" — 16 to 18 usecs — 500 events")

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The files that a tool writes in the end hold what it has seen."""
+"""The files that a tool writes in the end hold what it has seen, and its exit code tells alerts."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tracewheel.runtime import cli
-from tracewheel.runtime.shapes import Stream
+from tracewheel.runtime.shapes import Histogram, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 SHAPES = {name: cli.load_tool(name)[0] for name in cli.tool_names()}
 STACKED = [name for name, tool in SHAPES.items() if isinstance(tool, Stream) and tool.stack]
+HISTOGRAMS = [name for name, tool in SHAPES.items() if isinstance(tool, Histogram)]
 SVG = "{http://www.w3.org/2000/svg}"
 OPENS = 23
 
@@ -120,3 +122,61 @@ def test_wrong_files(run: Any, name: str, options: list[str], code: int) -> None
         tool.ended()
 
     assert (code, "", 1) == (tool.code, tool.out, tool.err.count("\n"))
+
+
+@pytest.mark.parametrize("name", HISTOGRAMS)
+def test_heatmap_holds_all_events(
+    trace: Any, stir: Callable[[], None], tmp_path: Path, name: str
+) -> None:
+    """The cells of the picture count every event of the reports once."""
+    path = tmp_path / "heat.svg"
+    tool = trace(name, "0.2", f"--heatmap={path}", "--json")
+    stir()
+    tool.end()
+    titles = [title.text or "" for title in ET.parse(path).iter(f"{SVG}title")]
+    cells = [int(re.sub(r"\D", "", text.split("\n")[2])) for text in titles if "\n" in text]
+
+    assert tool.summary["events"] == sum(cells) == sum(each["count"] for each in tool.json)
+    assert ["heat.svg"] == [each.name for each in tmp_path.glob("*.svg")]
+
+
+@pytest.mark.parametrize("name", HISTOGRAMS)
+def test_alerts(run: Any, name: str) -> None:
+    """Exit code and lines tell how often a claim was true, for each report."""
+    options = ["0.1", "3", "--alert", "p99 < 0ns"]
+    with run(name, *options, "--alert", "count>=0") as tool:
+        tool.ended()
+    with run(name, *options) as quiet:
+        quiet.ended()
+
+    assert (10, 3) == (tool.code, tool.err.count(f"{name}: alert: count>=0: count is "))
+    assert 3 == tool.err.count("alert")
+    assert (0, 0) == (quiet.code, quiet.err.count("alert"))
+
+
+@pytest.mark.parametrize("name", HISTOGRAMS)
+def test_wrong_claims(run: Any, name: str) -> None:
+    """A claim that makes no sense, and a heat map without interval, are wrong usage."""
+    for options in (["--alert", "p99"], ["--alert", "p99>1parsec"], ["--heatmap", "x"],
+                    ["--baseline", "/no/such/file"], ["--baseline", "/etc/passwd"]):  # fmt: skip
+        with run(name, *options) as tool:
+            tool.ended()
+        assert (2, "", 1) == (tool.code, tool.out, tool.err.count("\n"))
+
+
+def test_baseline_of_its_own(trace: Any, stir: Callable[[], None], tmp_path: Path) -> None:
+    """What --json has written is a baseline, whose percentiles stand beside those of now."""
+    path = tmp_path / "before"
+    first = trace("runqlat", "--json", "-o", str(path))
+    stir()
+    first.end()
+    before, summary = map(json.loads, path.read_text().splitlines())
+    second = trace("runqlat", "--json", "--baseline", str(path))
+    stir()
+    second.end()
+    (now,) = second.json
+
+    assert summary["summary"]["events"] == before["count"] == now["baseline"]["count"]
+    assert before["percentiles"] == now["baseline"]["percentiles"]
+    expected = {n: value - before["percentiles"][n] for n, value in now["percentiles"].items()}
+    assert expected == now["baseline"]["difference"]

@@ -22,6 +22,13 @@ _COMMAND = """command:
   {name} [OPTIONS] -- COMMAND [ARGUMENT ...]
   traces that command and all that descends from it, from its exec to its end, and
   exits as it does. Its output goes where the rows go: -o FILE keeps them apart."""
+_ALERTED = 10
+_EXIT = """exit status:
+  0 done, or stopped by Ctrl-C     1 cannot trace, or cannot write
+  2 wrong usage                    3 not permitted
+  4 the kernel lacks something     5 what was asked for is not there
+  10 an --alert was true of some report
+"""
 _TOOLS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tools")
 
 
@@ -95,7 +102,7 @@ def parser(name: str) -> argparse.ArgumentParser:
         prog=name,
         description=description,
         epilog=f"{_columns(tool)}examples:\n{examples}\n\noverhead:\n  {tool.overhead}\n\n"
-        + _COMMAND.format(name=name),
+        + f"{_COMMAND.format(name=name)}\n\n{_EXIT}",
         formatter_class=_Formatter,
         add_help=False,
         allow_abbrev=False,
@@ -196,10 +203,11 @@ def _trace(name: str, values: dict[str, Any], command: Command | None = None) ->
                 command.go()
             try:
                 counts = run(tracing, tool, out, stop)
+                alerts = counts.pop("alerts", 0)
                 _conclude(name, request, tracing, out, counts)
             except output.ReaderGone:
                 return 0
-    return 0
+    return _ALERTED if alerts else 0
 
 
 def _conclude(name: str, request: Any, tracing: Any, out: Any, counts: dict[str, int]) -> None:

@@ -12,7 +12,7 @@ from tracewheel.runtime.errors import UsageError
 from tracewheel.runtime.intervals import reports
 from tracewheel.runtime.meaning import MEANINGS, TABLES, name_of
 from tracewheel.runtime.options import UNITS
-from tracewheel.runtime.output import escape
+from tracewheel.runtime.output import escape, replace_file
 from tracewheel.runtime.session import read_map, read_sums
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tracewheel.runtime.session import Member, Session
     from tracewheel.runtime.shapes import Histogram as Shape
 
-_SLOTS = 496  # HIST_SLOTS of hist.bpf.h
-_SUM = _SLOTS  # HIST_SUM
+SLOTS = 496  # HIST_SLOTS of hist.bpf.h
+_SUM = SLOTS  # HIST_SUM
 _STARS = 40
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 
@@ -119,20 +119,21 @@ class Histogram(NamedTuple):
         """Return the rows with their stars, and the percentiles below."""
         rows: list[tuple[Any, Any, int]] = list(self.rows())
         if fine:
-            rows = [(_short(low), _short(high), count) for low, high, count in self.buckets]
+            rows = [(short(low), short(high), count) for low, high, count in self.buckets]
         most = max((count for _, _, count in rows), default=0)
         lines = [f"{self.unit:>10}{'':14} : count    distribution"]
         for low, high, count in rows:
             stars = "*" * (_STARS * count // most)
             lines.append(f"{low:>10} -> {high:<10} : {count:<8} |{stars:<{_STARS}}|")
-        found = "  ".join(f"{name} {_short(value)}" for name, value in self.percentiles().items())
+        found = "  ".join(f"{name} {short(value)}" for name, value in self.percentiles().items())
         lines.append(f"count {self.total}  {found} {self.unit}")
         if self.sum is not None and self.average is not None:
-            lines.append(f"average {_short(self.average)}  total {_short(self.sum)} {self.unit}")
+            lines.append(f"average {short(self.average)}  total {short(self.sum)} {self.unit}")
         return "\n".join(lines) + "\n"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Return a value with as many digits as are true."""
     return f"{value:.0f}" if value >= 100 else f"{round(value, 3):.3g}"
 
 
@@ -195,7 +196,8 @@ def _describe(member: Member, key: bytes) -> Any:
     return name_of(kind, value) if kind in TABLES else value
 
 
-def _heading(histogram: Histogram, ascii_only: bool) -> str:
+def heading(histogram: Histogram, ascii_only: bool) -> str:
+    """Return what a histogram is of, as a terminal may show it."""
     return ", ".join(
         f"{name} = {escape(os.fsencode(str(value)), ascii_only)}"
         for name, value in histogram.key.items()
@@ -204,23 +206,43 @@ def _heading(histogram: Histogram, ascii_only: bool) -> str:
 
 def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, int]:
     """Print histograms at each interval, or at the end; return what to say at the end."""
+    request = session.request
     distributions = Distributions(session, tool)
     start = time.monotonic()
-    events = 0
-    for _ in reports(session, output, stop):
-        found = distributions.read(since_last=True)
-        events += sum(histogram.total for histogram in found)
-        _report(session.request, found, output, start)
-    return {"events": events}
+    events = alerts = 0
+    if request.heatmap:
+        from tracewheel.runtime.heatmap import Heatmap
+
+        heatmap = Heatmap(f"{session.name}: {tool.title}", request.unit)
+    try:
+        for _ in reports(session, output, stop):
+            found = distributions.read(since_last=True)
+            events += sum(histogram.total for histogram in found)
+            if request.heatmap:
+                heatmap.add(found)
+            if request.alert:
+                from tracewheel.runtime import compare
+
+                whole = not (stop.asked and request.interval)
+                alerts += compare.alert(session.name, request, found, whole)
+            _report(request, found, output, start)
+    finally:
+        if request.heatmap:
+            replace_file(request.heatmap, heatmap.svg())
+    return {"events": events, "alerts": alerts}
 
 
 def _report(request: Request, found: list[Histogram], output: Output, start: float) -> None:
     now = time.time_ns()
+    if request.baseline:
+        from tracewheel.runtime import compare
     if request.json:
         for histogram in found:
             described = {"time": now, **histogram.to_json()}
             if request.sample_rate:
                 described["sample_rate"] = request.sample_rate
+            if request.baseline:
+                described["baseline"] = compare.describe(request.baseline, histogram)
             output.text(json.dumps(described) + "\n")
         return
     lines = []
@@ -232,8 +254,11 @@ def _report(request: Request, found: list[Histogram], output: Output, start: flo
         lines.append(f"sampled 1/{request.sample_rate}\n")
     for histogram in found:
         if histogram.key:
-            lines.append(f"{_heading(histogram, output.ascii)}\n")
-        lines.append(histogram.text(fine=bool(request.verbose)) + "\n")
+            lines.append(f"{heading(histogram, output.ascii)}\n")
+        lines.append(histogram.text(fine=bool(request.verbose)))
+        if request.baseline:
+            lines.append(compare.text(request.baseline, histogram))
+        lines.append("\n")
     if not found:
         lines.append("no events\n")
     output.text("".join(lines))

@@ -120,6 +120,14 @@ _FOLDED = tuple(
            _later("output", "parse_target"), "FILE")
     for name, what in zip(_FILES, ("a flame graph (SVG)", "folded stacks", "a speedscope profile"))
 )  # fmt: skip
+_REPORTS = (
+    Option(("--heatmap",), "draw the intervals as a heat map (SVG) in the end",
+           _later("output", "parse_target"), "FILE"),
+    Option(("--baseline",), "compare with what --json wrote at another time",
+           _later("compare", "parse_baseline"), "FILE"),
+    Option(("--alert",), "exit with 10 if a report has, say, 'p99>10ms'; also with pNN, max, avg, "
+           "count; may be repeated", _later("compare", "parse_condition"), "CLAIM", repeat=True),
+)  # fmt: skip
 _SAMPLE = Option(("--sample-rate",), "trace one event in N",
                  lambda text: kernel.parse_count(text, 1, 2**32 - 1), "N",
                  sets="sample_rate")  # fmt: skip
@@ -134,7 +142,7 @@ def options_of(tool: Shape) -> tuple[Option, ...]:
     if isinstance(tool, Stream):
         shared += [*_STREAM, *([_STACK, *_FOLDED] if tool.stack else [])]
     if isinstance(tool, Histogram):
-        shared.append(_SUM)
+        shared += [_SUM, *_REPORTS]
     if isinstance(tool, WITH_INTERVALS):
         shared.append(_INTERVAL)
     if isinstance(tool, Top):
@@ -205,6 +213,10 @@ class Request:
             self.values["stack"] = True
         if files.count("-") + bool(self.rowless and self.json) > 1:
             raise UsageError("only one can be written to standard output: give the others a file")
+        if self.heatmap and (self.heatmap == "-" or not self.interval):
+            raise UsageError("--heatmap takes a file, and an interval: --heatmap FILE 1")
+        if self.alert or self.baseline:
+            import_module("tracewheel.runtime.compare").check(self)
 
     def __getattr__(self, name: str) -> Any:
         return self.__dict__["values"].get(name)
