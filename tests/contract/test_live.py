@@ -18,7 +18,7 @@ import pytest
 from tracewheel.runtime import cli
 from tracewheel.runtime.options import Request
 from tracewheel.runtime.session import Session
-from tracewheel.runtime.shapes import Counts, Histogram
+from tracewheel.runtime.shapes import Counts, Histogram, Stacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ def nothing(tool_name: str) -> list[str]:
 def title(tool_name: str) -> list[str]:
     """Return what a tool prints though nothing has happened."""
     tool, _ = cli.load_tool(tool_name)
-    if isinstance(tool, Histogram):
+    if isinstance(tool, (Histogram, Stacks)):
         return ["no events"]
     return [" ".join(column.header for column in Request(tool, {}).columns())]
 

@@ -20,7 +20,7 @@ from tracewheel.runtime.counts import WHEN
 from tracewheel.runtime.errors import BpfError
 from tracewheel.runtime.options import Request, columns_of, options_of
 from tracewheel.runtime.session import Opened, ladders_of, read_object
-from tracewheel.runtime.shapes import Counts, Histogram, Option, Stream, Top
+from tracewheel.runtime.shapes import Counts, Histogram, Option, Stacks, Stream, Top
 from tracewheel.runtime.stream import header
 
 if TYPE_CHECKING:
@@ -32,9 +32,11 @@ PACKAGE = Path(tracewheel.__file__).parent
 CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
 # Set by the runtime itself, by way of the options that all tools have in common.
-OF_THE_RUNTIME = re.compile("filter_|glob_|hist_|argc_|sample_rate$|with_stack$|with_cgroup$")
+OF_THE_RUNTIME = re.compile(
+    "filter_|glob_|hist_|argc_|sample_rate$|with_stack$|with_cgroup$|(kernel|user)_stacks$"
+)
 # Letters that guide or custom give another meaning from tool to tool; long flags have none.
-MEANS_MANY = {f"-{letter}" for letter in "CFLPQTcdefghilmnpqsuv"}
+MEANS_MANY = {f"-{letter}" for letter in "CFLPQTUcdefghilmnpqsuv"}
 GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}
 # Members of a map's definition that libbpf knows; record is the runtime's.
 MAP_MEMBERS = {
@@ -232,7 +234,7 @@ def members_of(tool: Stream | Counts | Top, opened: Opened) -> dict[str, Member]
 def test_columns_show_members(table_name: str, opened: Opened) -> None:
     """Each column shows a member of the record, in a way that there is."""
     tool, _ = cli.load_tool(table_name)
-    assert not isinstance(tool, Histogram)
+    assert not isinstance(tool, (Histogram, Stacks))
     members = members_of(tool, opened)
     for column in columns_of(tool):
         member = members[column.member]
@@ -262,11 +264,12 @@ def test_options_refer_to_what_exists(tool_name: str, opened: Opened) -> None:
     """The columns that an option shows, the ladders it enables and the member it globs exist."""
     tool, _ = cli.load_tool(tool_name)
     maps = {m.name: m for m in opened.maps()}
+    shown: set[str] = set()
+    members: dict[str, str] = {}
     if isinstance(tool, Histogram):
         key = opened.members(maps[f"{tool.histograms}_by"].key)[0].meaning
         shown = {m.name for m in opened.members(key)}
-        members = {}
-    else:
+    elif not isinstance(tool, Stacks):
         shown = {column.header for column in columns_of(tool)}
         members = {m.name: m.meaning for m in members_of(tool, opened).values()}
     ladders = ladders_of(opened.programs())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tracewheel.runtime import cli
-from tracewheel.runtime.shapes import Stream
+from tracewheel.runtime.shapes import WITH_INTERVALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ def family(tmp_path: Path) -> Iterator[Callable[[], Family]]:
 
 def positional(tool_name: str) -> list[str]:
     """Return an interval and a count for the tools that have them."""
-    return [] if isinstance(cli.load_tool(tool_name)[0], Stream) else ["100", "2"]
+    return ["100", "2"] if isinstance(cli.load_tool(tool_name)[0], WITH_INTERVALS) else []
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ("true", 0)])

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tracewheel.runtime.errors import BpfError, UsageError, say
-from tracewheel.runtime.shapes import WITH_INTERVALS, Histogram, Shape, Stream
+from tracewheel.runtime.shapes import WITH_INTERVALS, Histogram, Shape, Stacks, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,6 +127,11 @@ def parser(name: str) -> argparse.ArgumentParser:
                          help="seconds a report")  # fmt: skip
         ret.add_argument("count", nargs="?", type=lambda text: kernel.parse_count(text, 1),
                          help="reports")  # fmt: skip
+    if isinstance(tool, Stacks):
+        from tracewheel.runtime import kernel
+
+        # Of a name of its own: where it is not given it would undo --duration.
+        ret.add_argument("seconds", nargs="?", type=kernel.parse_seconds, help="as --duration")
     return ret
 
 
@@ -185,6 +190,8 @@ def _trace(name: str, values: dict[str, Any], command: Command | None = None) ->
         from tracewheel.runtime.histogram import run
     elif isinstance(tool, Stream):
         from tracewheel.runtime.stream import run
+    elif isinstance(tool, Stacks):
+        from tracewheel.runtime.stacks import run
     else:
         from tracewheel.runtime.counts import run
     with output.Stop(command.pid if command else 0) as stop:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tracewheel.runtime import cli, kernel
 from tracewheel.runtime.errors import BpfError, UsageError
 from tracewheel.runtime.options import Request, options_of
-from tracewheel.runtime.shapes import Histogram, Stream
+from tracewheel.runtime.shapes import Histogram, Stacks, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,8 +24,8 @@ _OPERANDS: dict[str, Callable[[str], Any]] = {
 class Tracing:
     """A tool at work between entering and leaving the context.
 
-    Iterating yields records of a Stream, or for each ``interval`` seconds a list: of Histogram, or
-    of rows with the sums of that time.
+    Iterating yields records of a Stream, or for each ``interval`` seconds a list: of Histogram, of
+    Stack, or of rows with the sums of that time.
     Raises BpfError where tracing fails, and NotPermitted without CAP_BPF and CAP_PERFMON.
     """
 
@@ -71,7 +71,7 @@ class Tracing:
             yield self.read(since_last=True)
 
     def read(self, since_last: bool = False) -> list[Any]:
-        """Return the histograms since the start, or since the last such reading.
+        """Return the histograms or stacks since the start, or since the last such reading.
 
         Rows of sums are always those since the last reading.
         """
@@ -84,6 +84,12 @@ class Tracing:
             self._reader = self._reader or Distributions(self._tracing(), tool)
             found: list[Any] = self._reader.read(since_last)
             return found
+        if isinstance(tool, Stacks):
+            from tracewheel.runtime import stacks
+
+            self._reader = self._reader or stacks.Sums(self._tracing(), tool)
+            summed: list[Any] = self._reader.read(since_last)
+            return summed
         from tracewheel.runtime.counts import Sums
 
         self._reader = self._reader or Sums(self._tracing(), tool)

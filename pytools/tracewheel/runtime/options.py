@@ -16,6 +16,7 @@ from tracewheel.runtime.shapes import (
     Histogram,
     Option,
     Shape,
+    Stacks,
     Stream,
     Top,
 )
@@ -38,7 +39,7 @@ UNITS = {"usecs": 1_073_742, "msecs": 1_074, "kbytes": 1 << 20}
 
 def columns_of(tool: Shape) -> tuple[Column, ...]:
     """Return every column of a tool, those that the runtime adds included."""
-    if isinstance(tool, Histogram):
+    if isinstance(tool, (Histogram, Stacks)):
         return ()
     columns = list(tool.columns)
     own = {column.header for column in columns}
@@ -128,6 +129,18 @@ _REPORTS = (
     Option(("--alert",), "exit with 10 if a report has, say, 'p99>10ms'; also with pNN, max, avg, "
            "count; may be repeated", _later("compare", "parse_condition"), "CLAIM", repeat=True),
 )  # fmt: skip
+_BY_STACK = (
+    Option(("-u", "--user-stacks"), "take the stacks of programs, too", sets="user_stacks"),
+    Option(("-U", "--user-stacks-only"), "take the stacks of programs, not the kernel's",
+           sets=lambda _: {"user_stacks": True, "kernel_stacks": False}),
+    Option(("-K", "--kernel-stacks-only"), "take the kernel's stacks only, as is done anyway",
+           sets=lambda _: {"user_stacks": False, "kernel_stacks": True}),
+    Option(("-f", "--fold"), "print a line a stack, outermost frame first, and its microseconds"),
+    Option(("--delimited",), "put a line or frame between the kernel's and the program's frames"),
+    Option(("-s", "--offsets"), "show how far into its function each frame is"),
+    Option(("--stack-storage-size",), "different stacks that can be kept (default: 16384)",
+           lambda text: kernel.parse_count(text, 1, 2**20), "N"),
+)  # fmt: skip
 _SAMPLE = Option(("--sample-rate",), "trace one event in N",
                  lambda text: kernel.parse_count(text, 1, 2**32 - 1), "N",
                  sets="sample_rate")  # fmt: skip
@@ -143,8 +156,10 @@ def options_of(tool: Shape) -> tuple[Option, ...]:
         shared += [*_STREAM, *([_STACK, *_FOLDED] if tool.stack else [])]
     if isinstance(tool, Histogram):
         shared += [_SUM, *_REPORTS]
-    if isinstance(tool, WITH_INTERVALS):
+    if isinstance(tool, (*WITH_INTERVALS, Stacks)):
         shared.append(_INTERVAL)
+    if isinstance(tool, Stacks):
+        shared += _BY_STACK
     if isinstance(tool, Top):
         most = f"rows of a table (default: {tool.top or 'all'}); JSON always has all"
         shared.append(Option(("--top",), most, kernel.parse_count, "N", default=tool.top))
@@ -194,6 +209,8 @@ class Request:
             self.values["interval"] = self.every
         if self.d is not None and "d" in self.values:
             self.values["debug" if self.d is True else "duration"] = self.d
+        if self.seconds is not None:
+            self.values["duration"] = self.seconds
         if self.follow and not self.pid:
             raise UsageError("--follow needs -p, or a command")
         if self.cgroup and self.container:

@@ -7,6 +7,7 @@ import errno
 import importlib
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import ffi, lib
@@ -220,6 +221,7 @@ class Session:
         self.missing: list[Program] = []  # optional programs that could not be attached
         self._host_ids: dict[int, int] = {}
         self.started = kernel.boot_time_ns()
+        self.ended = 0  # monotonic, ns
         self.log = ""
 
     def _parse_forced(self, wishes: tuple[str, ...]) -> dict[str, str]:
@@ -246,6 +248,7 @@ class Session:
 
     def detach(self) -> None:
         """End the tracing; what was seen and lost until now can still be read."""
+        self.ended = time.monotonic_ns()
         lib.shim_detach(self.handle)
 
     def close(self) -> None:
@@ -418,6 +421,8 @@ class Session:
             entries = self.request.buffer_size if m.type == _RINGBUF else None
             if m.type in (_HASH, _PERCPU_HASH):
                 entries = self.request.max_entries
+            if m.name == getattr(self.request.tool, "stacks", ""):
+                entries = self.request.stack_storage_size
             if m.name == "followed":
                 entries = (entries or _FOLLOWED_MOST) if self.request.follow else None
             if entries and lib.shim_set_max_entries(self.handle, m.name.encode(), entries):

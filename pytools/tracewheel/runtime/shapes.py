@@ -124,6 +124,26 @@ class Top(NamedTuple):
     rungs: Mapping[str, str] = {}
 
 
-Shape = Union[Stream, Histogram, Counts, Top]
+class Stacks(NamedTuple):
+    """Time, summed up by who spent it and by stack: the kernel's frames, the program's, or both.
+
+    The maps are those of stacks.bpf.h. The key of a sum has the members pid, tid, comm,
+    kernel_stack and user_stack. An element of ``begins`` is a time, 0 when it is over, and such
+    a key.
+    """
+
+    sums: str  # name of the map
+    begins: str
+    title: str
+    overhead: str
+    stacks: str = "stacks"
+    options: tuple[Option, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+    short: Mapping[str, str] = {}
+    sampled: bool = False
+    rungs: Mapping[str, str] = {}
+
+
+Shape = Union[Stream, Histogram, Counts, Top, Stacks]
 WITH_COLUMNS = (Stream, Counts, Top)
 WITH_INTERVALS = (Histogram, Counts, Top)

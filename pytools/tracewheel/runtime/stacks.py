@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The shape Stacks: sums by stack as values, as JSON, as text and folded."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime.errors import say
+from tracewheel.runtime.intervals import reports
+from tracewheel.runtime.output import escape
+from tracewheel.runtime.session import read_map
+from tracewheel.runtime.stream import symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tracewheel.runtime.options import Request
+    from tracewheel.runtime.output import Output, Stop
+    from tracewheel.runtime.session import Session
+    from tracewheel.runtime.shapes import Stacks as Shape
+
+LOST = "[lost stack]"
+_NONE, _LOST = 0, 1  # STACK_NONE and STACK_LOST of stacks.bpf.h
+_LEARN_S = 1.0
+# Frames of the tracing itself, innermost in a kernel stack, before the function that was traced.
+_OWN_FRAMES, _TRACED = 8, "__schedule"
+
+
+class Stack(NamedTuple):
+    """The time that a process, or thread, has spent behind one stack.
+
+    Frames are names, innermost first; LOST where they could not be kept. ``tid`` is 0 unless
+    threads are told apart. ``blocked``: not over yet, and ``ns`` is the time until now.
+    """
+
+    pid: int
+    tid: int
+    comm: str
+    kernel_stack: tuple[str, ...]
+    user_stack: tuple[str, ...]
+    ns: int
+    times: int
+    blocked: bool = False
+
+
+class Symbols:
+    """Names of addresses."""
+
+    def kernel(self, address: int, offset: bool = True) -> str:
+        """Return the name of an address in the kernel."""
+        name = symbol(address)
+        return name if offset else name.split("+")[0]
+
+    def user(self, pid: int, address: int, offset: bool = True) -> str:
+        """Return the name of an address in a process."""
+        return hex(address)
+
+    def learn(self, pid: int) -> None:
+        """Remember what a process has mapped."""
+
+
+class Sums:
+    """Read a session's sums: since the start, or since the last reading."""
+
+    def __init__(self, session: Session, tool: Shape) -> None:
+        assert session.opened
+        self._session = session
+        self._tool = tool
+        self._members = {m.name: m for m in session.opened.members(session.maps[tool.sums].key)}
+        self._earlier: dict[bytes, tuple[int, int]] = {}
+        self._symbols = Symbols()
+        self._names: dict[tuple[int, int], str] = {}
+        self._learnt: set[int] = set()
+        self._offsets = bool(session.request.offsets or session.request.verbose)
+        self._takes_users = bool(session.request.variables().get("user_stacks"))
+
+    def read(self, since_last: bool = False, blocked: bool = True) -> list[Stack]:
+        """Return the stacks that time was spent behind, the least time first.
+
+        Those that are blocked now, or when the tracing ended, come with the time they have been
+        so, whenever it began.
+        """
+        sums = self._read_sums()
+        begun = self._read_begun() if blocked else {}
+        self.learn()
+        frames = self._read_frames()
+        fresh = {}
+        for key, (ns, count) in sums.items():
+            earlier = self._earlier.get(key, (0, 0)) if since_last else (0, 0)
+            fresh[key] = (ns - earlier[0], count - earlier[1])
+        if since_last:
+            self._earlier = sums
+        found = [self._stack(key, *sum_, frames) for key, sum_ in fresh.items() if sum_[1]]
+        found += [self._stack(key, *sum_, frames, blocked=True) for key, sum_ in begun.items()]
+        return sorted(found, key=lambda stack: stack.ns)
+
+    def learn(self) -> float:
+        """Look at the processes that have come since: once they are gone it is too late.
+
+        Returns after how many seconds to do so again.
+        """
+        if not self._takes_users:
+            return math.inf
+        start = time.monotonic()
+        for _, key in self._begins():
+            pid = self._members["pid"].unpack(key)
+            if pid not in self._learnt:
+                self._learnt.add(pid)
+                self._symbols.learn(pid)
+        return max(_LEARN_S, 50 * (time.monotonic() - start))
+
+    def _read_sums(self) -> dict[bytes, tuple[int, int]]:
+        tool, handle = self._tool, self._session.handle
+        sums = {key: _numbers(value) for key, value in read_map(handle, self._map(tool.sums), 16)}
+        ret = ffi.new("uint64_t[2]")
+        for at, name in enumerate((f"{tool.sums}_unsummed", f"{tool.sums}_lost")):
+            lib.shim_get_global(handle, name.encode(), ret + at)
+        sums[b""] = (ret[0], ret[1])  # nobody's: the map was full
+        return sums
+
+    def _begins(self) -> Iterable[tuple[int, bytes]]:
+        begins = self._map(self._tool.begins)
+        for _, value in read_map(self._session.handle, begins, begins.value_size):
+            yield int.from_bytes(value[:8], "little"), value[8:]
+
+    def _read_begun(self) -> dict[bytes, tuple[int, int]]:
+        until = self._session.ended or time.monotonic_ns()
+        known = self._session.request.variables()
+        least, most = known.get("least_ns", 0), known.get("most_ns", math.inf)
+        begun: dict[bytes, tuple[int, int]] = {}
+        for since, key in self._begins():
+            if since and least <= (lasted := max(0, until - since)) <= most:
+                ns, count = begun.get(key, (0, 0))
+                begun[key] = (ns + lasted, count + 1)
+        return begun
+
+    def _read_frames(self) -> dict[int, tuple[int, ...]]:
+        stacks = self._map(self._tool.stacks)
+        found = {}
+        for key, value in read_map(self._session.handle, stacks, stacks.value_size):
+            used, *frames = memoryview(value).cast("Q")
+            found[int.from_bytes(key, "little")] = tuple(frames[: used // 8])
+        return found
+
+    def _map(self, name: str) -> Any:
+        return self._session.maps[name]
+
+    def _stack(
+        self, key: bytes, ns: int, count: int, frames: dict[int, tuple[int, ...]],
+        blocked: bool = False,
+    ) -> Stack:  # fmt: skip
+        if not key:
+            return Stack(0, 0, "[unknown]", (LOST,), (), ns, count)
+        pid, tid, kernel, user = (
+            self._members[name].unpack(key) for name in ("pid", "tid", "kernel_stack", "user_stack")
+        )
+        comm = self._members["comm"]
+        name = os.fsdecode(key[comm.offset : comm.offset + comm.size].split(b"\0")[0])
+        return Stack(
+            pid, tid, name, self._name(0, kernel, frames), self._name(pid, user, frames),
+            ns, count, blocked,
+        )  # fmt: skip
+
+    def _name(self, pid: int, stack: int, frames: dict[int, tuple[int, ...]]) -> tuple[str, ...]:
+        """Return the names of a stack's frames: the kernel's for pid 0."""
+        if stack == _NONE:
+            return ()
+        if stack == _LOST:
+            return (LOST,)
+        names = []
+        for address in frames[stack]:
+            if (pid, address) not in self._names:
+                self._names[pid, address] = (
+                    self._symbols.user(pid, address, self._offsets)
+                    if pid
+                    else self._symbols.kernel(address, self._offsets)
+                )
+            names.append(self._names[pid, address])
+        own = [i for i, name in enumerate(names[:_OWN_FRAMES]) if name.startswith(_TRACED)]
+        return tuple(names[own[0] :] if own and not pid else names)
+
+
+def _numbers(value: bytes) -> tuple[int, int]:
+    return int.from_bytes(value[:8], "little"), int.from_bytes(value[8:16], "little")
+
+
+def _is_parted(stack: Stack, request: Request) -> bool:
+    return bool(request.delimited and stack.user_stack and stack.kernel_stack)
+
+
+def fold(found: Iterable[Stack], request: Request) -> dict[tuple[str, ...], int]:
+    """Return microseconds by frames, the command's name and then the outermost frame first."""
+    ns: dict[tuple[str, ...], int] = {}
+    for stack in found:
+        between = ("-",) if _is_parted(stack, request) else ()
+        names = (
+            stack.comm, *stack.user_stack[::-1], *between, *stack.kernel_stack[::-1],
+            *(("[blocked]",) if stack.blocked else ()),
+        )  # fmt: skip
+        ns[names] = ns.get(names, 0) + stack.ns
+    return {names: total // 1000 for names, total in ns.items()}
+
+
+def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, int]:
+    """Print the sums at each interval, or at the end; return what to say at the end."""
+    sums = Sums(session, tool)
+    start = time.monotonic()
+    seen = unkept = 0
+    for _ in reports(session, output, stop, sums.learn):
+        found = sums.read(since_last=True, blocked=session.ended > 0)
+        seen += sum(stack.times for stack in found if stack.pid)
+        unkept += sum(s.times for s in found if s.pid and LOST in s.kernel_stack + s.user_stack)
+        _report(session.request, found, output, start)
+    if unkept:
+        say(f"{session.name}: {unkept} with a {LOST}: --stack-storage-size would keep more")
+    return {"events": seen}
+
+
+def _report(request: Request, found: list[Stack], output: Output, start: float) -> None:
+    now = time.time_ns()
+
+    def shown(text: str) -> str:
+        return escape(os.fsencode(text), output.ascii)
+
+    if request.json:
+        import json
+
+        for stack in found:
+            output.text(json.dumps({"time": now, **stack._asdict()}) + "\n")
+        return
+    lines = []
+    if request.time:
+        lines.append(time.strftime("%H:%M:%S", time.localtime(now // 10**9)))
+    if request.timestamps:
+        lines.append(f"{time.monotonic() - start:.3f} s")
+    if request.fold:
+        for names, usecs in fold(found, request).items():
+            lines.append(";".join(shown(f).replace(";", ":") for f in names) + f" {usecs}")
+    else:
+        for stack in found:
+            between = ("--",) if _is_parted(stack, request) else ()
+            frames = (*stack.kernel_stack, *between, *stack.user_stack)
+            lines += [f"    {shown(frame)}" for frame in frames]
+            lines.append(f"    {'-':<16} {shown(stack.comm)} ({stack.tid or stack.pid})")
+            state = ", still blocked" if stack.blocked else ""
+            lines.append(f"        {stack.ns // 1000} usecs, {stack.times} times{state}\n")
+    if not found:
+        lines.append("no events")
+    output.text("".join(f"{line}\n" for line in lines))
