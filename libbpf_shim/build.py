@@ -26,8 +26,8 @@ def unprintable() -> str:
 
 
 def flags(*options: str) -> list[str]:
-    """Ask pkg-config for libbpf's flags."""
-    return subprocess.check_output(["pkg-config", *options, "libbpf"], text=True).split()
+    """Ask pkg-config for the flags of libbpf, and of libelf, which libbpf needs anyway."""
+    return subprocess.check_output(["pkg-config", *options, "libbpf", "libelf"], text=True).split()
 
 
 GENERATED.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ ffibuilder.cdef("\n".join(line for line in header.splitlines() if not line.start
 ffibuilder.set_source(
     "tracewheel._shim",
     '#include "shim.h"',
-    sources=[f"libbpf_shim/{name}.c" for name in ("shim", "ring", "render", "symbols")],
+    sources=[f"libbpf_shim/{name}.c" for name in ("shim", "ring", "render", "symbols", "elf")],
     include_dirs=["libbpf_shim", "build/shim"],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-fvisibility=hidden", *flags("--cflags")],
     extra_link_args=flags("--libs"),

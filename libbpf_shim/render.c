@@ -481,24 +481,79 @@ static void put_args(struct text *out, const struct shim_column *column, const c
 	}
 }
 
-static void put_stack(struct text *out, const struct shim_column *column, const char *frames,
-		      const struct part *part, const struct record *record)
+static uint32_t slot_of(const struct shim_frames *frames, uint32_t pid, uint64_t address)
 {
-	bool json = record->plan->as_json;
+	const uint32_t mask = sizeof(frames->slots) / sizeof(*frames->slots) - 1;
+	uint32_t at = ((address ^ (uint64_t)pid << 32) * 0x9e3779b97f4a7c15) >> 40;
 
+	for (at &= mask; frames->slots[at].pid; at = (at + 1) & mask)
+		if (frames->slots[at].pid == pid && frames->slots[at].address == address)
+			break;
+	return at;
+}
+
+void shim_frames_forget(struct shim_frames *frames)
+{
+	if (frames->count)
+		memset(frames->slots, 0, sizeof(frames->slots));
+	frames->count = frames->used = 0;
+}
+
+void shim_frames_put(struct shim_frames *frames, uint32_t pid, uint64_t address, const char *name)
+{
+	size_t size = strlen(name) + 1;
+	uint32_t at;
+
+	if (frames->count > sizeof(frames->slots) / sizeof(*frames->slots) / 2 ||
+	    frames->used + size > sizeof(frames->names))
+		shim_frames_forget(frames);
+	at = slot_of(frames, pid, address);
+	if (frames->slots[at].pid || !pid || size > sizeof(frames->names))
+		return;
+	frames->slots[at].pid = pid;
+	frames->slots[at].address = address;
+	frames->slots[at].name = frames->used;
+	frames->count++;
+	memcpy(frames->names + frames->used, name, size);
+	frames->used += size;
+}
+
+/* Returns 0 or -ENOKEY. */
+static int put_stack(struct text *out, const struct shim_column *column, const char *bytes,
+		     const struct part *part, const struct record *record, struct shim_rendered *ret)
+{
+	const struct shim_frames *frames = record->plan->frames;
+	bool json = record->plan->as_json;
+	uint32_t pid;
+
+	memcpy(&pid, record->bytes + column->number, sizeof(pid));
 	if (json)
 		put_char(out, '[');
 	for (size_t i = 0; i + 8 <= part->length; i += 8) {
 		uint64_t address;
 		char symbol[256];
-		size_t length;
+		const char *name = symbol;
 
-		memcpy(&address, frames + i, 8);
-		length = column->kind == SHIM_STACK ?
-				 shim_symbol(address, symbol, sizeof(symbol)) :
-				 (size_t)snprintf(symbol, sizeof(symbol), "0x%" PRIx64, address);
+		memcpy(&address, bytes + i, 8);
+		if (column->kind == SHIM_STACK) {
+			shim_symbol(address, symbol, sizeof(symbol));
+		} else if (frames && pid) {
+			uint32_t at = slot_of(frames, pid, address);
+
+			if (!frames->slots[at].pid) {
+				ret->table = UINT32_MAX;
+				ret->key = pid;
+				return -ENOKEY;
+			}
+			name = frames->names + frames->slots[at].name;
+		} else {
+			snprintf(symbol, sizeof(symbol), "[unknown+0x%" PRIx64 "]", address);
+		}
 		put_string(out, !json ? "\n    " : i ? ",\"" : "\"");
-		put(out, symbol, length);
+		if (json)
+			put_json(out, name, strlen(name));
+		else
+			put_escaped(out, name, strlen(name), record->plan->ascii);
 		if (json)
 			put_char(out, '"');
 	}
@@ -506,6 +561,7 @@ static void put_stack(struct text *out, const struct shim_column *column, const 
 		put_char(out, ']');
 	else if (part->state == UNREADABLE)
 		put_string(out, "\n    [no frames]");
+	return 0;
 }
 
 static void put_part(struct text *out, const struct record *record,
@@ -517,10 +573,6 @@ static void put_part(struct text *out, const struct record *record,
 	char joined[3 * 4096];
 	size_t length = whole_length(bytes, &part);
 
-	if (column->kind == SHIM_STACK || column->kind == SHIM_USER_STACK) {
-		put_stack(out, column, bytes, &part, record);
-		return;
-	}
 	if (part.state == UNREADABLE || part.state == ABSENT) {
 		put_string(out, json ? "null" : part.state == ABSENT ? "-" : "?");
 		return;
@@ -655,6 +707,13 @@ static int put_value(struct text *out, const struct record *record,
 		else
 			put_escaped(out, chars, length, plan->ascii);
 		break;
+	}
+	case SHIM_STACK:
+	case SHIM_USER_STACK: {
+		const char *frames;
+		struct part part = part_at(record, column->offset, &frames);
+
+		return put_stack(out, column, frames, &part, record, ret);
 	}
 	default:
 		put_part(out, record, column);

@@ -114,7 +114,7 @@ enum shim_kind {
 	SHIM_PATH,
 	SHIM_ARGS,
 	SHIM_STACK,
-	SHIM_USER_STACK,
+	SHIM_USER_STACK, /* of the process whose u32 is at the given offset */
 };
 
 struct shim_column {
@@ -129,6 +129,19 @@ struct shim_table {
 	uint32_t count;
 };
 
+/*
+ * Names of frames of programs, forgotten when they become too many: whoever puts some puts all of a
+ * stack. Zeros are an empty one.
+ */
+struct shim_frames {
+	struct {
+		uint64_t address;
+		uint32_t pid, name;
+	} slots[16384];
+	uint32_t count, used;
+	char names[1048576];
+};
+
 struct shim_plan {
 	const struct shim_column *columns;
 	const struct shim_table *tables;
@@ -137,12 +150,13 @@ struct shim_plan {
 	uint32_t as_json, ascii;
 	uint64_t start;   /* CLOCK_BOOTTIME, ns */
 	int64_t to_epoch; /* ns to add to CLOCK_BOOTTIME */
+	const struct shim_frames *frames; /* NULL: an unknown frame does not stop the rendering */
 };
 
 struct shim_rendered {
 	size_t consumed, produced; /* bytes of the batch; bytes of text */
 	uint32_t records, bad;
-	uint32_t table; /* with -ENOKEY: of this table, this key */
+	uint32_t table; /* with -ENOKEY: of this table, this key; UINT32_MAX: frames of this pid */
 	uint64_t key;
 };
 
@@ -159,4 +173,33 @@ int shim_write(int fd, const char *text, size_t size, int wake, int64_t timeout,
 
 /* "name+0x12" of the kernel symbol at or below address; kallsyms is read at the first call. */
 size_t shim_symbol(uint64_t address, char *out, size_t out_size);
+
+void shim_frames_put(struct shim_frames *frames, uint32_t pid, uint64_t address, const char *name);
+void shim_frames_forget(struct shim_frames *frames);
+
+/*
+ * Names of functions in programs. Of a file only its symbols are kept. shim_elf_find looks up what
+ * is at an offset of the file, or at an address for lines; debug has the symbols: those of the
+ * separate debug file, or the file itself. *ret: bytes behind the function's start.
+ */
+typedef struct shim_elf shim_elf;
+
+struct shim_elf_facts {
+	uint8_t build_id[64];
+	uint32_t build_id_size;
+	int has_symtab;
+	char debug_link[256]; /* name of the separate debug file, or "" */
+	uint32_t debug_crc;
+	uint64_t bytes; /* of memory */
+};
+
+int shim_elf_open(int fd, shim_elf **ret);
+int shim_elf_of_lines(const char *text, size_t size, shim_elf **ret); /* a NUL is behind text */
+void shim_elf_close(shim_elf *elf);
+void shim_elf_describe(const shim_elf *elf, struct shim_elf_facts *ret);
+int shim_elf_find(const shim_elf *elf, const shim_elf *debug, uint64_t offset, const char **name,
+		  uint64_t *ret);
+
+/* The C++ name, perhaps cut; -EINVAL where it is none, or would be huge, or libstdc++ is absent. */
+int shim_demangle(const char *mangled, char *out, size_t out_size);
 #endif

@@ -2,11 +2,14 @@
 /* Names of kernel addresses, from /proc/kallsyms, read once when the first one is asked for. */
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "shim.h"
+
+#define FAR (1u << 20) /* no function is as long: behind it is something without a name */
 
 struct symbol {
 	uint64_t address;
@@ -16,7 +19,7 @@ struct symbol {
 static char *text; /* all of kallsyms, the names ended by NUL */
 static struct symbol *symbols;
 static size_t symbol_count;
-static int loaded;
+static pthread_once_t loaded = PTHREAD_ONCE_INIT;
 
 static char *read_all(const char *path, size_t *ret)
 {
@@ -58,7 +61,6 @@ static void load(void)
 	uint64_t previous = 0;
 	int ascending = 1;
 
-	loaded = 1;
 	text = read_all("/proc/kallsyms", &size);
 	if (!text)
 		return;
@@ -93,8 +95,7 @@ size_t shim_symbol(uint64_t address, char *out, size_t out_size)
 	size_t low = 0, high;
 	int length;
 
-	if (!loaded)
-		load();
+	pthread_once(&loaded, load);
 	high = symbol_count;
 	while (low < high) {
 		size_t middle = (low + high) / 2;
@@ -104,10 +105,10 @@ size_t shim_symbol(uint64_t address, char *out, size_t out_size)
 		else
 			high = middle;
 	}
-	if (low)
+	if (low && address - symbols[low - 1].address < FAR)
 		length = snprintf(out, out_size, "%s+0x%" PRIx64, text + symbols[low - 1].name,
 				  address - symbols[low - 1].address);
 	else
-		length = snprintf(out, out_size, "0x%" PRIx64, address);
+		length = snprintf(out, out_size, "[unknown+0x%" PRIx64 "]", address);
 	return (size_t)length < out_size ? (size_t)length : out_size - 1;
 }
