@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tracewheel.runtime.output import Output, Stop
     from tracewheel.runtime.session import Member, Session
     from tracewheel.runtime.shapes import Column, Stream
+    from tracewheel.runtime.symbols import Frames, Symbols
 
 _BATCH = 1 << 19
 # Between reads while records keep coming, few or many: a wake-up each would cost more than they
@@ -32,6 +33,7 @@ _PACE_MS, _HURRY_MS, _MANY = 8, 2, _BATCH // 4
 _UNREADABLE, _ABSENT = 2, 3  # of enum ev_state in record.bpf.h
 _NONE = {"result": 2**63 - 1, "span": 2**64 - 1, "exit": -1}  # EV_NO_RESULT and its like
 _EPIPE, _ESRCH, _ENOKEY, _ENOSPC = -errno.EPIPE, -errno.ESRCH, -errno.ENOKEY, -errno.ENOSPC
+_FRAMES = 2**32 - 1  # instead of a table: the frames of a process have no names yet
 
 
 _new = ffi.new_allocator(should_clear_after_alloc=False)
@@ -103,6 +105,12 @@ class Plan:
         self.plan.as_json, self.plan.ascii = as_json, ascii_only
         self.plan.start = reader.session.started
         self.plan.to_epoch = kernel.boot_to_epoch_ns()
+        self._frames: Frames | None = None
+        if reader.session.request.stack:
+            from tracewheel.runtime.symbols import Frames
+
+            self._frames = Frames(reader.session.request.pid)
+            self.plan.frames = self._frames.pointer
 
     def _column(
         self, member: Member, kind: str, name: str, width: int = 0, number: int = 0
@@ -115,6 +123,8 @@ class Plan:
             number = member.offset  # of a part: not a directory, so never joined
         elif kind == "rate":
             number = self._members["interval"].offset
+        elif kind == "user_stack":
+            number = self._members["pid"].offset
         key = ffi.new("char[]", name.encode())
         self._alive.append(key)
         return {
@@ -127,8 +137,18 @@ class Plan:
             "number": number or meaning_of(member).number,
         }
 
-    def find_name(self, table: int, key: int) -> None:
-        """Resolve what the rendering stopped at."""
+    def refresh(self) -> None:
+        """Forget names that may have changed."""
+        if self._frames:
+            self._frames.refresh()
+
+    def find_name(self, table: int, key: int, at: Any) -> None:
+        """Resolve what the rendering stopped at, in the record behind its length at AT."""
+        if table == _FRAMES and self._frames:
+            record = memoryview(ffi.buffer(at + 8, ffi.cast("uint64_t *", at)[0]))
+            stack, _ = part_of(record, self._members["user_stack"], self.plan.record_size)
+            self._frames.find(key, stack)
+            return
         self._tables.find(table, key)
         self.plan.tables = self._tables.pointer
 
@@ -220,13 +240,23 @@ def chars_of(record: memoryview, member: Member) -> bytes:
     return bytes(record[member.offset : member.offset + member.size]).split(b"\0")[0]
 
 
-def decode(record: memoryview, members: list[Member], size: int, to_epoch: int) -> dict[str, Any]:
+def decode(
+    record: memoryview,
+    members: list[Member],
+    size: int,
+    to_epoch: int,
+    symbols: Symbols | None = None,
+) -> dict[str, Any]:
     """Return a record as Python values: texts by surrogateescape, times in ns since 1970."""
     ret: dict[str, Any] = {}
     for member in members:
         kind = meaning_of(member).json
         value: Any
-        if kind in ("text", "path", "args", "stack", "user_stack"):
+        if kind.endswith("stack"):
+            frames, _ = part_of(record, member, size)
+            pid = None if kind == "stack" else ret.get("pid", 0)
+            value = symbols.names(frames, pid) if symbols else []
+        elif kind in ("text", "path", "args"):
             data, state = part_of(record, member, size)
             value = _decode_part(kind, data, state)
             if kind == "path" and value is not None and not value.startswith("/"):
@@ -253,9 +283,6 @@ def decode(record: memoryview, members: list[Member], size: int, to_epoch: int) 
 
 
 def _decode_part(kind: str, data: bytes, state: int) -> Any:
-    if kind.endswith("stack"):
-        addresses = [int.from_bytes(data[i : i + 8], "little") for i in range(0, len(data), 8)]
-        return [symbol(a) if kind == "stack" else hex(a) for a in addresses]
     if state in (_UNREADABLE, _ABSENT):
         return None
     if kind == "args":
@@ -263,15 +290,14 @@ def _decode_part(kind: str, data: bytes, state: int) -> Any:
     return os.fsdecode(data)
 
 
-def symbol(address: int) -> str:
-    """Return the kernel symbol of an address."""
-    out = ffi.new("char[]", 256)
-    return bytes(ffi.buffer(out, lib.shim_symbol(address, out, len(out)))).decode()
-
-
 def iterate(session: Session, tool: Stream) -> Iterator[Any]:
     """Yield records, as named tuples of the record's name, until the duration is over."""
     reader = Reader(session, tool)
+    symbols: Symbols | None = None
+    if session.request.stack:
+        from tracewheel.runtime.symbols import Symbols
+
+        symbols = Symbols()
     names = [member.name for member in reader.shown]
     names += ["container"] if reader.with_cgroup else []
     record_type = collections.namedtuple(  # type: ignore[misc]
@@ -285,7 +311,8 @@ def iterate(session: Session, tool: Stream) -> Iterator[Any]:
         used = reader.read()
         batch = [bytes(record) for record in reader.records(used)]
         for record in batch:
-            values = decode(memoryview(record), reader.members, reader.size, to_epoch)
+            view = memoryview(record)
+            values = decode(view, reader.members, reader.size, to_epoch, symbols)
             yield record_type(*(values[name] for name in names))
         if over and not batch:
             return
@@ -313,6 +340,7 @@ class Lines:
         """Write a row for each record of the reader's buffer."""
         at = 0
         done = self._done
+        self._plan.refresh()
         while at < used:
             error = lib.shim_render(
                 self._plan.plan, self._reader.buffer + at, used - at, self._text, _BATCH, done
@@ -325,7 +353,7 @@ class Lines:
             if done.produced:
                 self.unwritten += self._output.write(ffi.buffer(self._text, done.produced))
             if error == _ENOKEY:
-                self._plan.find_name(done.table, done.key)
+                self._plan.find_name(done.table, done.key, self._reader.buffer + at)
 
 
 def header(columns: tuple[Column, ...]) -> str:
