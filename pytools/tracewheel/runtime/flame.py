@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracewheel.runtime.errors import BpfError
 from tracewheel.runtime.output import escape, replace_file
-from tracewheel.runtime.stream import Reader, symbol
+from tracewheel.runtime.stream import Reader
+from tracewheel.runtime.symbols import Symbols
 
 if TYPE_CHECKING:
     from tracewheel.runtime.options import Request
@@ -27,8 +28,9 @@ _ROW = 17  # pixels
 _LETTER = 7.3  # as in flame.js
 _NARROWEST = 5_000  # part of the whole: below, a frame is left out, lest the file have no bound
 _PART = struct.Struct("<IH").unpack_from  # where and how long, of struct ev_part
+_PID = struct.Struct("<I").unpack_from
 _LOST = "[lost stack]"
-_MOST = 1 << 14  # stacks of addresses that are held before they get names
+_MOST = 1 << 14  # stacks of addresses that are held
 _CONTROLS = """<foreignObject id="controls" x="40%" y="8" width="59%" height="32" \
 style="display: none"><div xmlns="http://www.w3.org/1999/xhtml"><span id="matched" role="status">\
 </span><input id="search" type="search" placeholder="Search: text or regex (/)"/>\
@@ -165,51 +167,59 @@ def write(request: Request, stacks: Folded, title: str, unit: str, output: Outpu
             replace_file(path, form(stacks, title, unit))
 
 
+_Key = tuple[int, bytes, bytes, bytes]  # process, its name, addresses of user and kernel
+
+
 class CountingReader(Reader):
     """A reader that counts the records that it reads by their stacks."""
 
     def __init__(self, session: Session, tool: Stream) -> None:
         super().__init__(session, tool)
         at = {member.meaning: member.offset for member in self.members}
+        self._pid = next(member.offset for member in self.members if member.name == "pid")
         self._comm = slice(at["ev_comm"], at["ev_comm"] + 16)
         self._kernel, self._user = at["ev_stack"], at["ev_user_stack"]
-        self._unnamed: dict[tuple[bytes, bytes, bytes], int] = {}
-        self._named: dict[tuple[str, ...], int] = {}
+        self._symbols = Symbols()
+        self._held: dict[_Key, tuple[tuple[str, ...], list[int]]] = {}
+        self._stacks: dict[tuple[str, ...], int] = {}
 
     def read(self) -> int:
         """Fill the buffer, and count what is in it."""
         used = super().read()
-        unnamed, comm, size = self._unnamed, self._comm, self.size
+        held, comm, size = self._held, self._comm, self.size
         for record in self.records(used):
             user, user_length = _PART(record, self._user)
             kernel, length = _PART(record, self._kernel)
             key = (
+                _PID(record, self._pid)[0],
                 bytes(record[comm]),
                 bytes(record[size + user : size + user + user_length]),
                 bytes(record[size + kernel : size + kernel + length]),
             )
-            unnamed[key] = unnamed.get(key, 0) + 1
-        if len(unnamed) > _MOST:
+            if key not in held:
+                held[key] = self._name(*key), [0]  # now: the process may soon be gone
+            held[key][1][0] += 1
+        if len(held) > _MOST:
             self.stacks()
         return used
 
     def stacks(self) -> Folded:
         """Return how many records had each stack: process name, user frames, kernel frames."""
-        for (comm, user, kernel), count in self._unnamed.items():
-            frames = [*map(hex, _addresses(user)), *map(_kernel_name, _addresses(kernel))]
-            stack = (os.fsdecode(comm.split(b"\0")[0]), *(frames or [_LOST]))
-            self._named[stack] = self._named.get(stack, 0) + count
-        self._unnamed.clear()
-        return self._named
+        for stack, (count,) in self._held.values():
+            self._stacks[stack] = self._stacks.get(stack, 0) + count
+        self._held.clear()
+        return self._stacks
+
+    def _name(self, pid: int, comm: bytes, user: bytes, kernel: bytes) -> tuple[str, ...]:
+        """Return the frames, the outermost first, without offsets: a function is one box."""
+        frames = [self._symbols.kernel(address, offset=False) for address in _addresses(kernel)]
+        for address in _addresses(user):
+            name = self._symbols.user(pid, address, offset=False)
+            # Where code without frame pointers leads a walk: the address says nothing.
+            frames.append("[unknown]" if name.startswith("[unknown+") else name)
+        return (os.fsdecode(comm.split(b"\0")[0]), *(frames[::-1] or [_LOST]))
 
 
 def _addresses(part: bytes) -> list[int]:
-    """Return the addresses of a stack, the outermost first."""
-    return [int.from_bytes(part[at : at + 8], "little") for at in range(0, len(part), 8)][::-1]
-
-
-@functools.lru_cache(1 << 16)
-def _kernel_name(address: int) -> str:
-    """Return the function, without the offset: each of its frames is the same box."""
-    name = symbol(address)
-    return name.partition("+0x")[0]
+    """Return the addresses of a stack, the innermost first."""
+    return [int.from_bytes(part[at : at + 8], "little") for at in range(0, len(part), 8)]
