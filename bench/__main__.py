@@ -25,6 +25,7 @@ EACH_RUN = {
     "event": measure.event,
     "biolatency": accuracy.biolatency,
     "runqlat": accuracy.runqlat,
+    "offcputime": measure.offcputime,
 }
 ONCE = {"idle": measure.idle}
 

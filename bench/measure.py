@@ -113,6 +113,38 @@ def syscount(bench: Bench, maker: str) -> None:
     bench.note(maker, syscount_times=counted.nanoseconds / alone.nanoseconds)
 
 
+def offcputime(bench: Bench, maker: str) -> None:
+    """Let two processes do nothing but switch on one CPU."""
+    commands = {
+        OURS: Command((str(bench.binaries / "offcputime"), "--json")),
+        LIBBPF: bench.peers.command("sbin/offcputime-libbpf"),
+    }
+    if maker not in commands:
+        return
+    alone = _call("switch", bench.opens, CPUS[-1:])
+    others = _run_times(bench.peers)
+    with Session("offcputime", commands[maker]) as session:
+        session.wait_for_descriptor("link_id")
+        with _statistics():
+            before = _run_times(bench.peers)
+            timed = _call("switch", bench.opens, CPUS[-1:])
+            after = _run_times(bench.peers)
+        traced = _call("switch", 4 * bench.opens, CPUS[-1:])
+        usage = session.stop()
+    own = before.keys() & after - others.keys()
+    bench.note(
+        maker,
+        offcputime_extra_ns=traced.nanoseconds / traced.count - alone.nanoseconds / alone.count,
+        offcputime_bpf_ns=sum(after[id] - before[id] for id in own) / timed.count,
+        offcputime_exit_ms=usage.exit_seconds * 1e3,
+    )
+    if maker == OURS:
+        lines = [json.loads(line) for line in session.output.read_text().splitlines()]
+        seen = sum(line["times"] for line in lines if line.get("comm") == "storm")
+        missed = timed.count + traced.count - seen - lines[-1]["summary"]["lost"]
+        bench.note(maker, offcputime_missed=max(0, missed))
+
+
 def pair(bench: Bench, maker: str) -> None:
     """Load two CPUs with opens."""
     with bench.session(maker) as session:

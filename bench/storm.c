@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* storm open|getppid COUNT CPU: make COUNT calls on one CPU; print how many worked and the ns. */
+/*
+ * storm open|getppid|switch COUNT CPU: make COUNT calls on one CPU, or switches between two
+ * processes; print how many worked and the ns.
+ */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +21,34 @@ static long now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
 	return time.tv_sec * 1000000000L + time.tv_nsec;
+}
+
+/* Pass a byte to and fro; return how often the two have left the CPU. */
+static long switch_to_and_fro(long rounds)
+{
+	int there[2], back[2];
+	char byte = 0;
+	long done = 0;
+	pid_t child;
+
+	if (pipe(there) || pipe(back) || (child = fork()) < 0)
+		return 0;
+	for (long i = 0; i < rounds; i++) {
+		int failed = child ? write(there[1], &byte, 1) != 1 || read(back[0], &byte, 1) != 1 :
+				     read(there[0], &byte, 1) != 1 || write(back[1], &byte, 1) != 1;
+		if (failed)
+			_exit(1);
+	}
+	if (!child)
+		_exit(0);
+	waitpid(child, NULL, 0);
+	for (int who = RUSAGE_CHILDREN; who <= RUSAGE_SELF; who++) {
+		struct rusage usage;
+
+		getrusage(who, &usage);
+		done += usage.ru_nvcsw + usage.ru_nivcsw;
+	}
+	return done;
 }
 
 int main(int argc, char **argv)
@@ -32,6 +65,10 @@ int main(int argc, char **argv)
 		return 1;
 	long begin = now();
 
+	if (!strcmp(argv[1], "switch")) {
+		done = switch_to_and_fro(count / 2);
+		count = 0;
+	}
 	for (long i = 0; i < count; i++) {
 		if (opens) {
 			int fd = openat(AT_FDCWD, "/etc/passwd", O_RDONLY);

@@ -55,6 +55,10 @@ ROWS = (
     Row("biolatency: events not counted", "biolatency_missed", aim=0, pick=max),
     Row("runqlat: percentiles off by, %", "runqlat_off", 7, pick=max),
     Row("runqlat: events not counted", "runqlat_missed", aim=0, pick=max),
+    Row("offcputime: a switch takes longer by, ns", "offcputime_extra_ns", 2 / 3, None, (LIBBPF,)),
+    Row("offcputime: BPF per switch, ns", "offcputime_bpf_ns", 1, None, (LIBBPF,)),
+    Row("offcputime: Ctrl-C to exit, ms", "offcputime_exit_ms", 1000),
+    Row("offcputime: switches not counted", "offcputime_missed", aim=0, pick=max),
     Row("lines of runtime and shim", "lines", 3500),
 )
 
