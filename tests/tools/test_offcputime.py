@@ -344,6 +344,35 @@ def test_kinds_of_threads(
     assert {wanted} == {is_kernel_thread(pid) for pid in pids} - {None}
 
 
+def test_user_stacks(trace: Any, hire: Any) -> None:
+    """-u names the functions that led to the sleep, also of a process that has ended; -U only."""
+    sleeper = hire()
+    both = trace("offcputime", "-u", "-p", str(sleeper.pid), "--json")
+    users = trace("offcputime", "-U", "--comm", "sleeper", "--json")
+    sleeper.order("n", NAPS, 10)
+    sleeper.end()
+    for tool in (both.ended(), users.end()):
+        naps = [each for each in tool.json if "take_naps" in each["user_stack"]]
+        assert times(naps) in nearly(NAPS, NAPS + sleeper.preempted)
+        for nap in naps:
+            assert nap["user_stack"].index("take_naps") < nap["user_stack"].index("main")
+            assert bool(nap["kernel_stack"]) == (tool is both)
+
+
+def test_pictures(trace: Any, hire: Any, tmp_path: Path) -> None:
+    """The weights of --folded are the microseconds of all intervals."""
+    sleeper = hire()
+    folded = tmp_path / "folded"
+    options = ("-p", str(sleeper.pid), "--json", "-i", "0.2", "--folded", str(folded))
+    tool = trace("offcputime", *options, "--flame", str(tmp_path / "flame.svg"))
+    sleeper.order("n", NAPS, 10)
+    tool.end()
+
+    weights = [int(line.rpartition(" ")[2]) for line in folded.read_text().splitlines()]
+    assert lasted(tool.json) / 1000 == pytest.approx(sum(weights), abs=len(weights))
+    assert b"<svg" in (tmp_path / "flame.svg").read_bytes()
+
+
 def test_threads_apart(trace: Any) -> None:
     """-L gives each thread its own sums."""
     turns: dict[int, range] = {}

@@ -159,7 +159,7 @@ def options_of(tool: Shape) -> tuple[Option, ...]:
     if isinstance(tool, (*WITH_INTERVALS, Stacks)):
         shared.append(_INTERVAL)
     if isinstance(tool, Stacks):
-        shared += _BY_STACK
+        shared += [*_BY_STACK, *_FOLDED]
     if isinstance(tool, Top):
         most = f"rows of a table (default: {tool.top or 'all'}); JSON always has all"
         shared.append(Option(("--top",), most, kernel.parse_count, "N", default=tool.top))

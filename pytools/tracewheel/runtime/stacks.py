@@ -13,7 +13,7 @@ from tracewheel.runtime.errors import say
 from tracewheel.runtime.intervals import reports
 from tracewheel.runtime.output import escape
 from tracewheel.runtime.session import read_map
-from tracewheel.runtime.stream import symbol
+from tracewheel.runtime.symbols import Symbols
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,22 +45,6 @@ class Stack(NamedTuple):
     ns: int
     times: int
     blocked: bool = False
-
-
-class Symbols:
-    """Names of addresses."""
-
-    def kernel(self, address: int, offset: bool = True) -> str:
-        """Return the name of an address in the kernel."""
-        name = symbol(address)
-        return name if offset else name.split("+")[0]
-
-    def user(self, pid: int, address: int, offset: bool = True) -> str:
-        """Return the name of an address in a process."""
-        return hex(address)
-
-    def learn(self, pid: int) -> None:
-        """Remember what a process has mapped."""
 
 
 class Sums:
@@ -192,9 +176,8 @@ def _is_parted(stack: Stack, request: Request) -> bool:
     return bool(request.delimited and stack.user_stack and stack.kernel_stack)
 
 
-def fold(found: Iterable[Stack], request: Request) -> dict[tuple[str, ...], int]:
-    """Return microseconds by frames, the command's name and then the outermost frame first."""
-    ns: dict[tuple[str, ...], int] = {}
+def fold(found: Iterable[Stack], request: Request, ns: dict[tuple[str, ...], int]) -> None:
+    """Add up nanoseconds by frames, the command's name and then the outermost frame first."""
     for stack in found:
         between = ("-",) if _is_parted(stack, request) else ()
         names = (
@@ -202,6 +185,9 @@ def fold(found: Iterable[Stack], request: Request) -> dict[tuple[str, ...], int]
             *(("[blocked]",) if stack.blocked else ()),
         )  # fmt: skip
         ns[names] = ns.get(names, 0) + stack.ns
+
+
+def _usecs(ns: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], int]:
     return {names: total // 1000 for names, total in ns.items()}
 
 
@@ -210,11 +196,19 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
     sums = Sums(session, tool)
     start = time.monotonic()
     seen = unkept = 0
+    ns: dict[tuple[str, ...], int] = {}
     for _ in reports(session, output, stop, sums.learn):
         found = sums.read(since_last=True, blocked=session.ended > 0)
         seen += sum(stack.times for stack in found if stack.pid)
         unkept += sum(s.times for s in found if s.pid and LOST in s.kernel_stack + s.user_stack)
-        _report(session.request, found, output, start)
+        if session.request.by_stack:
+            fold(found, session.request, ns)
+        if not session.request.rowless:
+            _report(session.request, found, output, start)
+    if session.request.by_stack:
+        from tracewheel.runtime import flame
+
+        flame.write(session.request, _usecs(ns), tool.title, "usecs", output)
     if unkept:
         say(f"{session.name}: {unkept} with a {LOST}: --stack-storage-size would keep more")
     return {"events": seen}
@@ -238,8 +232,11 @@ def _report(request: Request, found: list[Stack], output: Output, start: float) 
     if request.timestamps:
         lines.append(f"{time.monotonic() - start:.3f} s")
     if request.fold:
-        for names, usecs in fold(found, request).items():
-            lines.append(";".join(shown(f).replace(";", ":") for f in names) + f" {usecs}")
+        from tracewheel.runtime import flame
+
+        ns: dict[tuple[str, ...], int] = {}
+        fold(found, request, ns)
+        lines += flame.folded(_usecs(ns)).splitlines()
     else:
         for stack in found:
             between = ("--",) if _is_parted(stack, request) else ()
