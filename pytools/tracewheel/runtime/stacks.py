@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tracewheel.runtime.shapes import Stacks as Shape
 
 LOST = "[lost stack]"
-_NONE, _LOST = 0, 1  # STACK_NONE and STACK_LOST of stacks.bpf.h
+_NONE = 0  # STACK_NONE of stacks.bpf.h
 _LEARN_S = 1.0
 # Frames of the tracing itself, innermost in a kernel stack, before the function that was traced.
 _OWN_FRAMES, _TRACED = 8, "__schedule"
@@ -78,7 +78,7 @@ class Sums:
             fresh[key] = (ns - earlier[0], count - earlier[1])
         if since_last:
             self._earlier = sums
-        found = [self._stack(key, *sum_, frames) for key, sum_ in fresh.items() if sum_[1]]
+        found = [self._stack(key, *sum_, frames) for key, sum_ in fresh.items() if any(sum_)]
         found += [self._stack(key, *sum_, frames, blocked=True) for key, sum_ in begun.items()]
         return sorted(found, key=lambda stack: stack.ns)
 
@@ -153,10 +153,8 @@ class Sums:
         """Return the names of a stack's frames: the kernel's for pid 0."""
         if stack == _NONE:
             return ()
-        if stack == _LOST:
-            return (LOST,)
         names = []
-        for address in frames[stack]:
+        for address in frames.get(stack, ()):
             if (pid, address) not in self._names:
                 self._names[pid, address] = (
                     self._symbols.user(pid, address, self._offsets)
@@ -165,7 +163,7 @@ class Sums:
                 )
             names.append(self._names[pid, address])
         own = [i for i, name in enumerate(names[:_OWN_FRAMES]) if name.startswith(_TRACED)]
-        return tuple(names[own[0] :] if own and not pid else names)
+        return tuple(names[own[0] :] if own and not pid else names) or (LOST,)
 
 
 def _numbers(value: bytes) -> tuple[int, int]:
