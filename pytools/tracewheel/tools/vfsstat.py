@@ -41,8 +41,8 @@ tool = Counts(
         ("vfsstat --extra -p 1234", "those of one process until Ctrl-C, with more kinds"),
         ("vfsstat -j 1", "as numbers, not as rates"),
     ),
-    overhead="an operation costs 30 ns more, or, where no function can be attached to, any\n"
-    "  system call some 60 ns.",
+    overhead="where it counts system calls, any of them costs some 25 ns more; attached to\n"
+    "  functions it costs nothing but the operations that it counts.",
     rungs={
         f"{ladder}__{rung}": _APPROXIMATE
         for ladder in ("calls", "extra") for rung in ("tp_btf", "raw_tp")
