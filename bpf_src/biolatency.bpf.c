@@ -36,7 +36,8 @@ static __always_inline bool submitter_filtered_out(struct request *rq)
 
 	if (filter_cgroup && owner && !BPF_CORE_READ(owner, root, hierarchy_id) &&
 	    BPF_CORE_READ(owner, level) >= filter_cgroup_level)
-		return cgroup_filtered_out(owner);
+		return cgroup_filtered_out(owner) ||
+		       filtered_out_beside_cgroup(bpf_get_current_pid_tgid());
 	return filtered_out(bpf_get_current_pid_tgid());
 }
 

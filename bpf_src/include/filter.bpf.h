@@ -60,8 +60,8 @@ static __always_inline bool cgroup_filtered_out(struct cgroup *cgroup)
 	return cgroup_ancestor_id(cgroup, filter_cgroup_level) != filter_cgroup;
 }
 
-/* Judge the task that runs now. */
-static __always_inline bool filtered_out(__u64 pid_tgid)
+/* Judge the task that runs now by all but its cgroup. */
+static __always_inline bool filtered_out_beside_cgroup(__u64 pid_tgid)
 {
 	if (ids_filtered_out(pid_tgid))
 		return true;
@@ -71,10 +71,17 @@ static __always_inline bool filtered_out(__u64 pid_tgid)
 		__u64 comm[2] = {};
 
 		bpf_get_current_comm(comm, sizeof(comm));
-		if (comm_filtered_out(comm))
-			return true;
+		return comm_filtered_out(comm);
 	}
-	return filter_cgroup && cgroup_filtered_out(task_cgroup((void *)bpf_get_current_task()));
+	return false;
+}
+
+/* Judge the task that runs now. */
+static __always_inline bool filtered_out(__u64 pid_tgid)
+{
+	return filtered_out_beside_cgroup(pid_tgid) ||
+	       (filter_cgroup &&
+		cgroup_filtered_out(task_cgroup((void *)bpf_get_current_task())));
 }
 
 /* What there is to judge of another task beside its ids. */

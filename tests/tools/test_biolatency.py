@@ -206,19 +206,23 @@ def test_cgroup_filter(trace: Any, disk: Disk, controlled: bool) -> None:
     cgroup = root / "biolatency-test"
     cgroup.mkdir()
     try:
-        tool = trace("biolatency", "-d", disk.name, "--cgroup", str(cgroup), "--json")
+        options = ["-d", disk.name, "--cgroup", str(cgroup), "--json"]
+        tool = trace("biolatency", *options)
+        mine = trace("biolatency", *options, "-p", str(os.getpid()))
         disk.read(READS)
         read_in_a_child(
             disk, OTHERS,
             preexec_fn=lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid())),
         )  # fmt: skip
         tool.end()
+        mine.end()
     finally:
         cgroup.rmdir()
         if controlled:
             (root / "cgroup.subtree_control").write_text("-io")
 
     assert {(): OTHERS} == counts(tool)
+    assert {} == counts(mine)  # both filters count
 
 
 def test_milliseconds(trace: Any, disk: Disk) -> None:
