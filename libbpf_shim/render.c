@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* From records to lines: a text table, or JSON lines. No string reaches out but by an escape. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -609,6 +610,19 @@ static void put_part(struct text *out, const struct record *record,
 	}
 }
 
+static void put_address(struct text *out, const char *bytes)
+{
+	struct in6_addr address;
+	char shown[INET6_ADDRSTRLEN];
+
+	memcpy(&address, bytes, sizeof(address));
+	if (IN6_IS_ADDR_V4MAPPED(&address))
+		inet_ntop(AF_INET, address.s6_addr + 12, shown, sizeof(shown));
+	else
+		inet_ntop(AF_INET6, &address, shown, sizeof(shown));
+	put_string(out, shown);
+}
+
 /* Returns 0 or -ENOKEY. */
 static int put_value(struct text *out, const struct record *record,
 		     const struct shim_column *column, struct shim_rendered *ret)
@@ -698,6 +712,11 @@ static int put_value(struct text *out, const struct record *record,
 		put_rate(out, number_at(record, column), ns);
 		break;
 	}
+	case SHIM_ADDRESS:
+		put_string(out, plan->as_json ? "\"" : "");
+		put_address(out, record->bytes + column->offset);
+		put_string(out, plan->as_json ? "\"" : "");
+		break;
 	case SHIM_CHARS: {
 		const char *chars = record->bytes + column->offset;
 		size_t length = strnlen(chars, column->size);
@@ -736,8 +755,9 @@ static int put_record(struct text *out, const struct record *record, struct shim
 	const struct shim_plan *plan = record->plan;
 
 	for (uint32_t i = 0; i < plan->column_count; i++) {
-		const struct shim_column *column = plan->columns + i;
+		struct shim_column *column = plan->columns + i;
 		const char *begin = out->at;
+		uint32_t width;
 		int error;
 
 		if (plan->as_json) {
@@ -751,7 +771,11 @@ static int put_record(struct text *out, const struct record *record, struct shim
 		if (plan->as_json || i + 1 == plan->column_count ||
 		    plan->columns[i + 1].kind >= SHIM_STACK)
 			continue;
-		for (uint32_t width = shown_width(begin, out->at); width < column->width; width++)
+		width = shown_width(begin, out->at);
+		/* Addresses come in two lengths: once the long one was seen, leave room for it. */
+		if (column->kind == SHIM_ADDRESS && width > column->width)
+			column->width = width;
+		for (; width < column->width; width++)
 			put_char(out, ' ');
 		put_char(out, ' ');
 	}

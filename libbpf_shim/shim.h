@@ -109,6 +109,7 @@ enum shim_kind {
 	SHIM_EPOCH,   /* ns since 1970 */
 	SHIM_SPAN,    /* a duration in the given unit, three decimals */
 	SHIM_RATE,    /* a number per second, the u64 at the given offset being the ns */
+	SHIM_ADDRESS, /* 16 bytes of IPv6, shown as IPv4 where they hold that; widens its column */
 	SHIM_CHARS,   /* char array, ended by its size or a NUL */
 	SHIM_TEXT,
 	SHIM_PATH,
@@ -143,7 +144,7 @@ struct shim_frames {
 };
 
 struct shim_plan {
-	const struct shim_column *columns;
+	struct shim_column *columns;
 	const struct shim_table *tables;
 	uint32_t column_count;
 	uint32_t record_size; /* fixed part; a shorter record is a bad one */

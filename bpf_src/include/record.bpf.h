@@ -42,6 +42,7 @@ typedef __u32 ev_open_flags;
 typedef __u32 ev_mode;
 typedef __u32 ev_syscall;	/* twice its number, and 1 more for those of 32-bit tasks */
 typedef __u64 ev_count;		/* of events */
+typedef __u32 ev_addr[4];	/* as on the wire, IPv6 or ::ffff:IPv4 */
 typedef char ev_comm[COMM_LEN];
 typedef struct ev_part ev_text;
 typedef struct ev_part ev_path; /* relative to the ev_dir before it, where there is one */

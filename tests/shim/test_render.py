@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracewheel._shim import ffi, lib
+from tracewheel.runtime.meaning import address_text
 from tracewheel.runtime.output import escape
 
 FIXED = 64
@@ -159,3 +161,28 @@ def test_rate(value: int, ns: int) -> None:
 
     assert value * 1e9 / ns == pytest.approx(float(text), rel=0.05, abs=0.051)
     assert (b"." in text) == (0 < value * 1e9 / ns < 10)
+
+
+@given(st.one_of(st.binary(min_size=16, max_size=16), st.ip_addresses().map(lambda a: a.packed)))
+def test_addresses(packed: bytes) -> None:
+    """An address is shown as what Python reads as the same one, IPv4 as such, in both forms."""
+    raw = packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
+    column = {"kind": lib.SHIM_ADDRESS, "offset": 0, "size": 16}
+    batch = batch_of(raw.ljust(FIXED, b"\0"))
+    _, text, _ = render(batch, [column], False)
+    _, line, _ = render(batch, [column], True)
+    address = ipaddress.IPv6Address(raw)
+
+    assert (address.ipv4_mapped or address) == ipaddress.ip_address(text.decode().strip())
+    assert json.loads(line)["name"] == text.decode().strip() == address_text(raw)
+
+
+def test_columns_of_addresses_widen() -> None:
+    """From the first long address on, what comes behind stands below each other."""
+    column = {"kind": lib.SHIM_ADDRESS, "offset": 0, "size": 16, "width": 15}
+    behind = {"kind": lib.SHIM_UNSIGNED, "offset": 16, "size": 8}
+    raws = [bytes(10) + b"\xff\xff\x7f\0\0\1", bytes([32, 1] * 8), bytes(15) + b"\1"]
+    records = [(raw + b"\7").ljust(FIXED, b"\0") for raw in raws]
+    _, text, _ = render(batch_of(*records), [column, behind], False)
+
+    assert [16, 40, 40] == [line.index("7", 15) for line in text.decode().split("\n")[:-1]]

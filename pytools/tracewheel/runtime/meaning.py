@@ -35,6 +35,7 @@ MEANINGS = {
     "ev_mode": Meaning("octal", "unsigned"),
     "ev_syscall": Meaning("syscall", "syscall"),
     "ev_count": Meaning("unsigned", "unsigned"),
+    "ev_addr": Meaning("address", "address"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
     "ev_path": Meaning("path", "path"),
@@ -62,6 +63,14 @@ def disk_name(device: int) -> str:
         return os.path.basename(os.readlink(f"/sys/dev/block/{major}:{minor}"))
     except OSError:
         return f"{major}:{minor}"
+
+
+def address_text(raw: bytes) -> str:
+    """Return an ev_addr as text."""
+    from socket import AF_INET, AF_INET6, inet_ntop
+
+    is_ipv4 = raw[:12] == b"\0" * 10 + b"\xff\xff"
+    return inet_ntop(AF_INET, raw[12:]) if is_ipv4 else inet_ntop(AF_INET6, raw)
 
 
 def _operations() -> dict[int, str]:
@@ -145,5 +154,5 @@ def name_of(kind: str, key: int) -> str:
 # Every kind that a column may ask for.
 KINDS = {
     "unsigned", "signed", "hex", "octal", "result", "seconds", "clock", "epoch", "span", "rate",
-    "chars", "text", "path", "args", "stack", "user_stack", *TABLES,
+    "address", "chars", "text", "path", "args", "stack", "user_stack", *TABLES,
 }  # fmt: skip
