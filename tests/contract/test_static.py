@@ -142,7 +142,7 @@ def values_of(option: Option) -> list[Any]:
     """Return values that an option may have: those of the arguments that it takes."""
     if not option.parse:
         return [True]
-    arguments = ["0", "1", "2", "7", str(os.getpid()), "/", "root", "x", *dir(os)]
+    arguments = ["0", "1", "2", "7", str(os.getpid()), "/", "root", "x", "10.0.0.0/8", *dir(os)]
     arguments += [path.name for path in Path("/sys/class/block").iterdir()]
     found = []
     for argument in arguments:
@@ -277,6 +277,9 @@ def test_options_refer_to_what_exists(tool_name: str, opened: Opened) -> None:
         assert {*option.shows, *option.hides} <= shown
         assert {*option.enables, *option.spares} <= set(ladders)
         assert not option.globs or members[option.globs] in GLOBBED
+        assert not option.resizes or option.resizes in maps
+        assert set(option.means) <= {each.dest for each in options_of(tool)}
+    assert set(getattr(tool, "unended", ())) <= set(maps)
 
 
 def test_table_fits_a_terminal(table_name: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.intervals import reports
-from tracewheel.runtime.session import Member, read_sums
+from tracewheel.runtime.session import Member, read_map, read_sums
 from tracewheel.runtime.shapes import Top
 from tracewheel.runtime.stream import Lines, decode, header
 
@@ -140,4 +140,6 @@ def run(session: Session, tool: Counts | Top, output: Output, stop: Stop) -> dic
         batch = b"".join(len(row).to_bytes(8, "little") + row for row in rows[: top or None])
         sums.buffer = ffi.from_buffer(batch)
         lines.render(len(batch))
-    return {"events": events, "output": lines.unwritten}
+    unended = session.maps.get(getattr(tool, "unended", ""))
+    left = len(list(read_map(session.handle, unended, unended.value_size))) if unended else 0
+    return {"events": events, "unended": left, "output": lines.unwritten}

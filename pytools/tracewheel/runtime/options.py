@@ -104,8 +104,9 @@ _OUTPUT = (
     Option(("--rung",), "", _name, "LADDER=RUNG", repeat=True),
 )  # fmt: skip
 _DEBUG_OR_DURATION = Option(
-    ("-d",), "as --debug; with a number as --duration", kernel.parse_seconds, "SEC", optional=True
-)
+    ("-d",), "as --debug; with a number as --duration", kernel.parse_seconds, "SEC", optional=True,
+    means=("debug", "duration"),
+)  # fmt: skip
 _COLUMNS = (
     Option(("--no-header",), "leave the header line out"),
     Option(("--columns",), "show these columns, in this order", _name, "LIST"),
@@ -207,8 +208,9 @@ class Request:
             if self.interval:
                 raise UsageError("give the interval once")
             self.values["interval"] = self.every
-        if self.d is not None and "d" in self.values:
-            self.values["debug" if self.d is True else "duration"] = self.d
+        for option, value in self.given():
+            if option.means:
+                self.values[option.means[value is not option.optional]] = value
         if self.seconds is not None:
             self.values["duration"] = self.seconds
         if self.follow and not self.pid:
@@ -252,6 +254,10 @@ class Request:
         if len(globs) > 1:
             raise UsageError("give one glob, not several")
         return globs
+
+    def entries(self) -> dict[str, int]:
+        """Return the maps that the options resize."""
+        return {option.resizes: value for option, value in self.given() if option.resizes}
 
     def variables(self) -> dict[str, Any]:
         """Return the global variables of the BPF object that the options set."""

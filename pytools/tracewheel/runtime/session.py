@@ -417,10 +417,11 @@ class Session:
             raw = self.variables[name].pack(value)
             if lib.shim_set_global(self.handle, name.encode(), raw, len(raw)):
                 raise BpfError(f"cannot set {name}")
+        resized = self.request.entries()
         for m in self.maps.values():
-            entries = self.request.buffer_size if m.type == _RINGBUF else None
+            entries = self.request.buffer_size if m.type == _RINGBUF else resized.get(m.name)
             if m.type in (_HASH, _PERCPU_HASH):
-                entries = self.request.max_entries
+                entries = entries or self.request.max_entries
             if m.name == getattr(self.request.tool, "stacks", ""):
                 entries = self.request.stack_storage_size
             if m.name == "followed":

@@ -33,6 +33,8 @@ class Option(NamedTuple):
     globs: str = ""  # member whose text the argument, a glob, must match
     repeat: bool = False  # may be given again; the values form a tuple
     optional: Any = None  # value when the option is given without argument
+    means: tuple[str, ...] = ()  # options that it stands for: without argument, and with one
+    resizes: str = ""  # map whose number of entries it sets
 
     @property
     def dest(self) -> str:
@@ -70,6 +72,7 @@ class Stream(NamedTuple):
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()  # command line, what it does
     short: Mapping[str, str] = {}  # short flags for common options: {"uid": "-u"}
+    unended: tuple[str, ...] = ()  # maps of what has begun: by one key a record, and its tail
     stack: bool = False
     container: bool = False  # the record has a member cgroup, filled where with_cgroup is set
     sampled: bool = False
@@ -116,6 +119,7 @@ class Top(NamedTuple):
     columns: tuple[Column, ...]  # by the last one that is a sum the rows are sorted
     overhead: str
     indexed: tuple[str, str] | None = None  # map beside it; member of the key that is its index
+    unended: str = ""  # map of what has begun and is not counted before it ends
     top: int = 0  # rows of a table, unless --top says otherwise; 0: all
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()

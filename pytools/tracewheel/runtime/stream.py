@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.errors import BpfError, say
-from tracewheel.runtime.meaning import MEANINGS, TABLES, Meaning, name_of
+from tracewheel.runtime.meaning import MEANINGS, TABLES, Meaning, address_text, name_of
 from tracewheel.runtime.output import ReaderGone
+from tracewheel.runtime.session import read_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +180,8 @@ class Reader:
             and (session.request.stack or "stack" not in meaning_of(member).json)
             and (self.with_cgroup or member.meaning != "ev_cgroup")
         ]
+        self._unended = tool.unended
+        self._rest: Iterator[bytes] = iter(())
         self.buffer = _new("char[]", _BATCH)
         self._used = ffi.new("size_t *")
         self._globs = [
@@ -194,7 +197,8 @@ class Reader:
                 raise BpfError(f"cannot read the ring buffer: {os.strerror(-error)}")
             used: int = self._used[0]
             if not used:
-                return 0
+                rest = next(self._rest, b"")
+                return self._put(rest) if rest else 0
             for member, compiled in self._globs:
                 used = self._keep(used, member, compiled)
             if used:
@@ -208,6 +212,24 @@ class Reader:
             length = int.from_bytes(view[at : at + 8], "little")
             yield view[at + 8 : at + 8 + length]
             at += 8 + (length + 7) // 8 * 8
+
+    def finish(self) -> None:
+        """End the tracing; behind what is left in the ring, read what has begun and not ended."""
+        self.session.detach()
+        self._rest = self._begun()
+
+    def _begun(self) -> Iterator[bytes]:
+        maps = [self.session.maps[name] for name in self._unended]
+        found = [dict(read_map(self.session.handle, m, m.value_size)) for m in maps]
+        time_of = self.members[0].unpack
+        records, *tails = found or [{}]
+        for key, record in sorted(records.items(), key=lambda item: time_of(item[1])):
+            yield record + b"".join(tail.get(key, b"") for tail in tails)
+
+    def _put(self, record: bytes) -> int:
+        framed = len(record).to_bytes(8, "little") + record + b"\0" * (-len(record) % 8)
+        ffi.buffer(self.buffer, len(framed))[:] = framed
+        return len(framed)
 
     def _keep(self, used: int, member: Member, compiled: Glob) -> int:
         """Keep the records that match, at the buffer's start; return their bytes."""
@@ -267,6 +289,8 @@ def decode(
             value = "".join("/" + os.fsdecode(name) for name in names) + "/" if names else ""
         elif kind == "chars":
             value = os.fsdecode(chars_of(record, member))
+        elif kind == "address":
+            value = address_text(bytes(record[member.offset : member.offset + member.size]))
         else:
             value = member.unpack(record)
             if value == _NONE.get(kind):
@@ -318,8 +342,9 @@ def iterate(session: Session, tool: Stream) -> Iterator[Any]:
             return
         left = 0.5 if deadline is None else deadline - time.monotonic()
         if left <= 0:
+            if not over:
+                reader.finish()
             over = True
-            session.detach()
             continue
         # In slices: a signal between the check and the wait would else be noticed late.
         lib.shim_wait(session.handle, -1, -1, -1, int(min(left, 0.5) * 1000))
@@ -404,7 +429,7 @@ def _run(session: Session, reader: Reader, output: Output, stop: Stop) -> dict[s
             break
         if deadline is not None and time.monotonic() >= deadline:
             break
-    session.detach()
+    reader.finish()
     while used := reader.read():
         if not request.rowless:
             lines.render(used)
