@@ -11,6 +11,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -275,7 +276,7 @@ def bytes_in() -> Callable[[dict[str, Any], str], bytes]:
 
 @pytest.fixture
 def stir(tmp_path: Path) -> Callable[[], None]:
-    """Give a function that makes some of every event: opens, execs, switches, disk I/O."""
+    """Give a function that makes some of every event: opens, execs, disk I/O, connections."""
 
     def make_events() -> None:
         for number in range(3):
@@ -283,5 +284,7 @@ def stir(tmp_path: Path) -> Callable[[], None]:
                 file.write(bytes(4096))
                 os.fsync(file.fileno())
             subprocess.run(["/bin/true"], check=True)
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                socket.create_connection(server.getsockname()).close()
 
     return make_events

@@ -28,4 +28,43 @@ const volatile bool with_stack;
 		}                                                                              \
 	})
 
+#define put_stacks(draft, ctx)                                                                 \
+	({                                                                                     \
+		put_stack(draft, &(draft)->record.stack, ctx, 0);                              \
+		put_stack(draft, &(draft)->record.user_stack, ctx, BPF_F_USER_STACK);          \
+	})
+
+/*
+ * For a row that is submitted later than its stacks are taken: KEPT_STACKS(stacks, __u64, 1024)
+ * keeps the tail of a record that has nothing else in it. Where they do not fit the row says so.
+ */
+#define KEPT_STACKS_BYTES (2 * 127 * 8)
+#define KEPT_STACKS(name, key_type, entries)                                                   \
+	struct {                                                                               \
+		__uint(type, BPF_MAP_TYPE_HASH);                                               \
+		__uint(max_entries, entries);                                                  \
+		__type(key, key_type);                                                         \
+		__type(value, char[KEPT_STACKS_BYTES]);                                        \
+	} name SEC(".maps");
+#define keep_stacks(name, key, draft, ctx, ret)                                                \
+	({                                                                                     \
+		(ret)->stack.state = (ret)->user_stack.state = EV_UNREADABLE;                  \
+		put_stacks(draft, ctx);                                                        \
+		if (!bpf_map_update_elem(&name, key, (draft)->tail, BPF_ANY)) {                \
+			(ret)->stack = (draft)->record.stack;                                  \
+			(ret)->user_stack = (draft)->record.user_stack;                        \
+		}                                                                              \
+	})
+/* Give the draft, a copy of the record that was begun, its stacks. */
+#define put_kept_stacks(name, key, draft)                                                      \
+	({                                                                                     \
+		char *__kept = bpf_map_lookup_elem(&name, key);                                \
+		if (__kept) {                                                                  \
+			bpf_probe_read_kernel((draft)->tail, KEPT_STACKS_BYTES, __kept);       \
+			bpf_map_delete_elem(&name, key);                                       \
+			(draft)->used = (draft)->record.user_stack.at +                        \
+					(draft)->record.user_stack.length;                     \
+		}                                                                              \
+	})
+
 #endif

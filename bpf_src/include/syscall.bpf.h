@@ -96,6 +96,16 @@ static __always_inline struct pt_regs *current_registers(void)
 	       THREAD_SIZE - bpf_core_type_size(struct pt_regs);
 }
 
+/* IS_SYSCALL(connect): is_connect(struct syscall *), which judges by number and tells compat. */
+#define IS_SYSCALL(name)                                                                       \
+	static __always_inline bool is_##name(struct syscall *call)                            \
+	{                                                                                      \
+		if (call->number != SYS_##name && call->number != COMPAT_##name)               \
+			return false;                                                          \
+		call->compat = syscall_is_compat();                                            \
+		return call->number == (call->compat ? COMPAT_##name : SYS_##name);            \
+	}
+
 #define READ_DIRECTLY(x) (x)
 #define READ_BY_PROBE(x)                                                                       \
 	({                                                                                     \

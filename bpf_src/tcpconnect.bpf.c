@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "record.bpf.h"
+#include "count.bpf.h"
+#include "filter.bpf.h"
+#include "net.bpf.h"
+#include "pair.bpf.h"
+#include "read.bpf.h"
+#include "stack.bpf.h"
+#include "syscall.bpf.h"
+#include "drift/sock.bpf.h"
+
+#define EINPROGRESS 115
+#define ECANCELED 125
+
+const volatile bool failed_only;
+const volatile bool count_only;
+
+struct connect {
+	ev_time time; /* of the call */
+	__u32 pid;
+	__u32 tid;
+	ev_uid uid;
+	ev_cgroup cgroup;
+	ev_comm comm;
+	__u32 ip;
+	ev_addr saddr, daddr;
+	__u16 sport, dport;
+	ev_ret ret;
+	ev_duration duration;
+	ev_stack stack;
+	ev_user_stack user_stack;
+};
+
+RECORDS(connects, connect, 1 << 20, 2048);
+
+/* Connects without an answer, by socket. User space shows those that remain at the end. */
+PAIRS(attempts, __u64, struct connect, 16384);
+KEPT_STACKS(stacks, __u64, 1024);
+
+struct peer {
+	ev_addr laddr;
+	ev_addr raddr;
+	__u32 rport;
+};
+
+struct totals {
+	ev_count connects;
+	__u64 failed;
+};
+
+TOP(peers, peer, totals, 4096);
+
+/* Show the connect that is drafted, or count it. */
+static __always_inline void finish(struct connects_draft *draft)
+{
+	struct connect *connect = &draft->record;
+	struct peer peer = { .rport = connect->dport };
+	struct totals *totals;
+
+	if (!count_only) {
+		submit(connects, draft);
+		return;
+	}
+	__builtin_memcpy(peer.laddr, connect->saddr, sizeof(peer.laddr));
+	__builtin_memcpy(peer.raddr, connect->daddr, sizeof(peer.raddr));
+	totals = top_of(peers, &peer);
+	if (totals) {
+		add(totals->connects, 1);
+		add(totals->failed, connect->ret < 0);
+	}
+	discard(connects, draft);
+}
+
+/* What the caller's context tells, and a result until there is another. */
+static __always_inline void describe(struct connect *connect, __u64 pid_tgid, __s64 ret)
+{
+	connect->time = bpf_ktime_get_boot_ns();
+	connect->pid = pid_tgid >> 32;
+	connect->tid = pid_tgid;
+	connect->uid = bpf_get_current_uid_gid();
+	connect->cgroup = current_cgroup();
+	bpf_get_current_comm(connect->comm, sizeof(connect->comm));
+	connect->ip = ip_version(connect->daddr);
+	connect->ret = ret;
+	connect->duration = EV_NO_DURATION;
+}
+
+/* connect() is about to send: the one moment that surely is in the caller's context. */
+static __always_inline int began(void *ctx, struct sock *sk, bool typed)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid(), key = (__u64)sk;
+	struct connect connect;
+
+	if (filtered_out(pid_tgid))
+		return 0;
+	__builtin_memset(&connect, 0, sizeof(connect));
+	put_addresses(sk, connect.saddr, connect.daddr, typed);
+	connect.dport = bpf_ntohs(READ(typed, sk, __sk_common.skc_dport));
+	if (peer_filtered_out(connect.daddr, connect.dport))
+		return 0;
+	describe(&connect, pid_tgid, -EINPROGRESS);
+	if (with_stack) {
+		struct connects_draft *draft = reserve(connects);
+
+		if (draft) {
+			keep_stacks(stacks, &key, draft, ctx, &connect);
+			discard(connects, draft);
+		}
+	}
+	pair_begin(attempts, &key, &connect, BPF_ANY);
+	return 0;
+}
+
+/* What became of it; EV_NO_RESULT where connect() itself is failing: unsent__* knows why. */
+static __always_inline __s64 result_of(struct sock *sk, int state, bool typed)
+{
+	struct socket *socket = READ(typed, sk, sk_socket);
+	int error = READ(typed, sk, sk_err);
+
+	if (state == TCP_ESTABLISHED || error)
+		return state == TCP_ESTABLISHED ? 0 : -error;
+	/* It has this state until connect() has sent; later, the program gave up. */
+	return READ(typed, socket, state) == SS_UNCONNECTED ? EV_NO_RESULT : -ECANCELED;
+}
+
+static __always_inline int ended(struct sock *sk, int state, bool typed)
+{
+	__u64 key = (__u64)sk, now = bpf_ktime_get_boot_ns();
+	struct connect *attempt = bpf_map_lookup_elem(&attempts, &key);
+	struct connects_draft *draft;
+	__s64 ret;
+
+	if (!attempt)
+		return 0;
+	ret = result_of(sk, state, typed);
+	draft = reserve(connects);
+	if (draft) {
+		struct connect *connect = &draft->record;
+
+		*connect = *attempt;
+		connect->sport = tcp_source_port(sk, typed);
+		connect->ret = ret;
+		connect->duration = now - connect->time;
+		if (with_stack)
+			put_kept_stacks(stacks, &key, draft);
+		if (ret == EV_NO_RESULT || (failed_only && !ret))
+			discard(connects, draft);
+		else
+			finish(draft);
+	}
+	bpf_map_delete_elem(&attempts, &key);
+	return 0;
+}
+
+static __always_inline int changed(void *ctx, struct sock *sk, int from, int to, bool typed)
+{
+	if (READ(typed, sk, sk_protocol) != IPPROTO_TCP)
+		return 0;
+	if (to == TCP_SYN_SENT)
+		return began(ctx, sk, typed);
+	/* By way of SYN_RECV where both ends connect, or a socket to itself. */
+	if ((from == TCP_SYN_SENT || from == TCP_SYN_RECV) && to != TCP_SYN_RECV)
+		return ended(sk, to, typed);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(connect__tp_btf, struct sock *sk, int from, int to)
+{
+	return changed(ctx, sk, from, to, true);
+}
+
+SEC("raw_tp/inet_sock_set_state")
+int BPF_PROG(connect__raw_tp, struct sock *sk, int from, int to)
+{
+	return changed(ctx, sk, from, to, false);
+}
+
+/* connect() fails before it sends, as without a route or a free port. */
+static __always_inline int failed(void *ctx, struct sock *sk, const struct sockaddr_in6 *to,
+				  __s64 ret, bool typed)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u16 port = bpf_ntohs(to->sin6_port);
+	struct connects_draft *draft;
+	ev_addr address;
+
+	put_sockaddr(to, address);
+	if (filtered_out(pid_tgid) || peer_filtered_out(address, port))
+		return 0;
+	draft = reserve(connects);
+	if (!draft)
+		return 0;
+
+	struct connect *connect = &draft->record;
+
+	put_addresses(sk, connect->saddr, connect->daddr, typed);
+	__builtin_memcpy(connect->daddr, address, sizeof(address));
+	connect->sport = tcp_source_port(sk, typed);
+	connect->dport = port;
+	describe(connect, pid_tgid, ret);
+	put_stacks(draft, ctx);
+	finish(draft);
+	return 0;
+}
+
+static __always_inline int returned(void *ctx, struct sock *sk, void *address, int length, int ret)
+{
+	struct sockaddr_in6 to;
+
+	if (ret >= 0)
+		return 0;
+	read_sockaddr(&to, address, length, bpf_probe_read_kernel);
+	return failed(ctx, sk, &to, ret, true);
+}
+
+SEC("fexit/tcp_v4_connect")
+int BPF_PROG(unsent__fexit__v4, struct sock *sk, void *address, int length, int ret)
+{
+	/* Else tcp_v6_connect() calls it. */
+	return sk->__sk_common.skc_family == AF_INET ? returned(ctx, sk, address, length, ret) : 0;
+}
+
+SEC("fexit/tcp_v6_connect")
+int BPF_PROG(unsent__fexit__v6, struct sock *sk, void *address, int length, int ret)
+{
+	return returned(ctx, sk, address, length, ret);
+}
+
+IS_SYSCALL(connect)
+
+static __always_inline int connect_returned(void *ctx, const struct syscall *call, __s64 ret)
+{
+	struct sock *sk = ret < 0 ? sock_of_fd(call->args[0]) : NULL;
+	struct sockaddr_in6 to;
+
+	/* What has sent has a sequence: connect__* sees how that goes. */
+	if (!sk || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP ||
+	    BPF_CORE_READ((struct tcp_sock *)sk, write_seq))
+		return 0;
+	read_sockaddr(&to, (void *)call->args[1], call->args[2], bpf_probe_read_user);
+	return failed(ctx, sk, &to, ret, false);
+}
+
+ON_SYSCALL_EXIT(unsent, is_connect, connect_returned)
