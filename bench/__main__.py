@@ -26,6 +26,7 @@ EACH_RUN = {
     "biolatency": accuracy.biolatency,
     "runqlat": accuracy.runqlat,
     "offcputime": measure.offcputime,
+    "connects": measure.connects,
 }
 ONCE = {"idle": measure.idle}
 

@@ -201,6 +201,27 @@ def event(bench: Bench, maker: str) -> None:
                 break
 
 
+def connects(bench: Bench, maker: str) -> None:
+    """Open 20,000 short connections in a row; tcpconnect's peers need kprobes."""
+    if maker != OURS:
+        return
+    alone = _call("connect", 20_000, CPUS[-1:])
+    with Session("tcpconnect", Command((str(bench.binaries / "tcpconnect"),))) as session:
+        session.wait_for("Tracing")
+        attached = time.monotonic() - session.started
+        opened = _call("connect", 20_000, CPUS[-1:])
+        status = Path(f"/proc/{session.process.pid}/status").read_text()
+        lost = session.stop().lost
+    bench.note(
+        maker,
+        connects_lost=lost,
+        connects_untold=_untold(opened.count, _count_rows(session, opened), lost),
+        connects_slower_percent=(opened.nanoseconds / alone.nanoseconds - 1) * 100,
+        connects_attach_ms=attached * 1e3,
+        connects_peak_mb=int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) / 1e3,
+    )
+
+
 def count_lines() -> int:
     """Count the lines of runtime and shim that are neither blank nor comment."""
     runtime = (path for path in (ROOT / "pytools/tracewheel/runtime").iterdir() if path.is_file())

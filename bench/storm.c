@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * storm open|getppid|switch COUNT CPU: make COUNT calls on one CPU, or switches between two
- * processes; print how many worked and the ns.
+ * storm open|getppid|connect|switch COUNT CPU: make COUNT calls, or connections to itself, on one
+ * CPU, or switches between two processes; print how many worked and the ns.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -51,11 +53,38 @@ static long switch_to_and_fro(long rounds)
 	return done;
 }
 
+static int listen_on(struct sockaddr_in *ret)
+{
+	socklen_t size = sizeof(*ret);
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+
+	*ret = (struct sockaddr_in){ AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	if (bind(listener, (void *)ret, size) || listen(listener, 1) ||
+	    getsockname(listener, (void *)ret, &size))
+		exit(1);
+	return listener;
+}
+
+/* Ended by a reset, lest ports run out. */
+static int connect_once(int listener, const struct sockaddr_in *to)
+{
+	struct linger reset = { 1, 0 };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int works = !connect(fd, (void *)to, sizeof(*to));
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	close(fd);
+	close(accept(listener, NULL, NULL));
+	return works;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 4)
 		return 2;
-	int opens = !strcmp(argv[1], "open");
+	int opens = !strcmp(argv[1], "open"), connects = !strcmp(argv[1], "connect");
+	struct sockaddr_in address;
+	int listener = connects ? listen_on(&address) : -1;
 	long count = atol(argv[2]), done = 0;
 	cpu_set_t cpus;
 
@@ -75,6 +104,8 @@ int main(int argc, char **argv)
 
 			done += fd >= 0;
 			close(fd);
+		} else if (connects) {
+			done += connect_once(listener, &address);
 		} else {
 			done += syscall(SYS_getppid) > 0;
 		}

@@ -59,6 +59,11 @@ ROWS = (
     Row("offcputime: BPF per switch, ns", "offcputime_bpf_ns", 1, None, (LIBBPF,)),
     Row("offcputime: Ctrl-C to exit, ms", "offcputime_exit_ms", 1000),
     Row("offcputime: switches not counted", "offcputime_missed", aim=0, pick=max),
+    Row("tcpconnect: connects lost, as told", "connects_lost", 0, pick=max),
+    Row("tcpconnect: neither shown nor told", "connects_untold", 0, pick=max),
+    Row("tcpconnect: a connection slowed by, %", "connects_slower_percent"),
+    Row("tcpconnect: start to attached, ms", "connects_attach_ms", 150),
+    Row("tcpconnect: peak memory, MB", "connects_peak_mb", 40),
     Row("lines of runtime and shim", "lines", 3500),
 )
 
