@@ -4,8 +4,6 @@
 #define OBJECT_H
 #include "shim.h"
 
-#define MOST_LINKS 64
-
 struct ring {
 	int fd; /* of the map, owned by libbpf; valid while consumer is set */
 	uint64_t mask;
@@ -17,7 +15,7 @@ struct ring {
 
 struct shim {
 	struct bpf_object *bpf;
-	struct bpf_link *links[MOST_LINKS];
+	struct bpf_link **links;
 	int link_count;
 	int reads_singly; /* the map being read has no batches */
 	struct ring ring;

@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -88,6 +90,7 @@ void shim_close(shim *object)
 	shim_detach(object);
 	ring_close(&object->ring);
 	bpf_object__close(object->bpf);
+	free(object->links);
 	free(object);
 }
 
@@ -350,20 +353,48 @@ static struct bpf_link *attach(struct bpf_program *program)
 	return bpf_program__attach(program);
 }
 
+/* LINK may be NULL, with errno set: what bpf_program__attach*() returned. */
+static int keep_link(shim *object, struct bpf_link *link)
+{
+	struct bpf_link **links;
+
+	if (!link)
+		return -errno;
+	links = realloc(object->links, (object->link_count + 1) * sizeof(link));
+	if (!links) {
+		bpf_link__destroy(link);
+		return -ENOMEM;
+	}
+	links[object->link_count++] = link;
+	object->links = links;
+	return 0;
+}
+
 int shim_attach(shim *object, const char *name)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(object->bpf, name);
-	struct bpf_link *link;
+
+	return program ? keep_link(object, attach(program)) : -ENOENT;
+}
+
+int shim_attach_uprobe(shim *object, const char *name, int fd, uint64_t offset)
+{
+	struct bpf_program *program = bpf_object__find_program_by_name(object->bpf, name);
+	char path[32];
+	bool returns;
 
 	if (!program)
 		return -ENOENT;
-	if (object->link_count == MOST_LINKS)
-		return -E2BIG;
-	link = attach(program);
-	if (!link)
-		return -errno;
-	object->links[object->link_count++] = link;
-	return 0;
+	returns = !strncmp(bpf_program__section_name(program), "uret", 4);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return keep_link(object, bpf_program__attach_uprobe(program, returns, -1, path, offset));
+}
+
+int shim_is_overlay(int fd)
+{
+	struct statfs system;
+
+	return !fstatfs(fd, &system) && system.f_type == OVERLAYFS_SUPER_MAGIC;
 }
 
 /* Linux commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12). */

@@ -53,6 +53,9 @@ int shim_set_autoload(shim *object, const char *program, int autoload);
 int shim_set_max_entries(shim *object, const char *map, uint32_t entries);
 int shim_load(shim *object);
 int shim_attach(shim *object, const char *program);
+/* Probe the offset in the file behind fd, or its return if the section is uretprobe. */
+int shim_attach_uprobe(shim *object, const char *program, int fd, uint64_t offset);
+int shim_is_overlay(int fd); /* 1: of a file on overlayfs */
 void shim_detach(shim *object);
 int shim_get_global(shim *object, const char *name, uint64_t *ret);
 int shim_missed(shim *object, const char *program, uint64_t *ret);

@@ -33,7 +33,7 @@ CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
 # Set by the runtime itself, by way of the options that all tools have in common.
 OF_THE_RUNTIME = re.compile(
-    "filter_|glob_|hist_|argc_|sample_rate$|with_stack$|with_cgroup$|(kernel|user)_stacks$"
+    "filter_|glob_|hist_|argc_|probed_|sample_rate$|with_stack$|with_cgroup$|(kernel|user)_stacks$"
 )
 # Letters that guide or custom give another meaning from tool to tool; long flags have none.
 MEANS_MANY = {f"-{letter}" for letter in "CFLPQTUcdefghilmnpqsuv"}

@@ -53,6 +53,8 @@ def explain_failure(what: str, error: int, log: str) -> BpfError:
         )
     if "tracepoint" in log and -error == 13 and not has_capability("CAP_DAC_READ_SEARCH"):
         return NotPermitted(f"{what}: tracefs is closed: grant CAP_DAC_READ_SEARCH too")
+    if "uprobe" in log and -error == 13 and not admin:
+        return NotPermitted(f"{what}: uprobes are not permitted: grant CAP_SYS_ADMIN too")
     return NotSupported(
         f"{what}: {os.strerror(-error)}: this kernel offers no way that works "
         "(--explain tells which were tried)"
@@ -174,6 +176,13 @@ def parse_comm(text: str) -> bytes:
     if not comm or b"\0" in comm:
         raise UsageError("expected a command name, not an empty one or one with a NUL byte")
     return comm[:15].ljust(16, b"\0")
+
+
+def parse_file(text: str) -> str:
+    """Return the path of a file that exists."""
+    if "\0" in text or not os.path.isfile(text):
+        raise TargetGone(f"cannot trace file {text!r}: there is none")
+    return text
 
 
 def parse_cpu(text: str) -> int:

@@ -274,7 +274,16 @@ class Request:
             ret["with_cgroup"] = True
         if isinstance(self.tool, Histogram):
             ret["hist_scale"] = UNITS[self.unit]
+        elif isinstance(self.tool, Stream) and self.tool.uprobes:
+            name = "" if self.chosen_file else self.tool.uprobes.program
+            ret["probed_program"] = os.fsencode(name).ljust(16, b"\0")
         return ret
+
+    @property
+    def chosen_file(self) -> str | None:
+        """The only file to probe, if one was chosen."""
+        uprobes = self.tool.uprobes if isinstance(self.tool, Stream) else None
+        return self.values.get(uprobes.chosen) if uprobes else None
 
     @property
     def unit(self) -> str:
@@ -298,7 +307,11 @@ class Request:
         """Return the columns to show."""
         numbers = {option.renumbers: int(v) for option, v in self.given() if option.renumbers}
         every = tuple(
-            column._replace(number=numbers.get(column.header, column.number))
+            column._replace(
+                number=numbers.get(column.header, column.number),
+                # With date and milliseconds.
+                width=23 if column.kind == "clock" and column.header in numbers else column.width,
+            )
             for column in columns_of(self.tool)
         )
         shown = {header for option, _ in self.given() for header in option.shows}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tracewheel.runtime.options import Request
+    from tracewheel.runtime.uprobes import Prober
 
 _OBJECTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bpf")
 _RINGBUF, _HASH, _PERCPU_HASH = 27, 1, 5  # enum bpf_map_type
@@ -80,6 +81,11 @@ class Program(NamedTuple):
     def rung(self) -> str:
         """The way in which it does."""
         return self.name.split("__")[1]
+
+    @property
+    def is_uprobe(self) -> bool:
+        """Whether it is attached to functions of files, by the session's prober."""
+        return self.section in ("uprobe", "uretprobe")
 
 
 class Attempt(NamedTuple):
@@ -220,6 +226,7 @@ class Session:
         self.taken: dict[str, str] = {}
         self.missing: list[Program] = []  # optional programs that could not be attached
         self._host_ids: dict[int, int] = {}
+        self.prober: Prober | None = None
         self.started = kernel.boot_time_ns()
         self.ended = 0  # monotonic, ns
         self.log = ""
@@ -293,6 +300,22 @@ class Session:
             error = lib.shim_ring_open(self.handle, ring[0].name.encode())
             if error:
                 raise BpfError(f"cannot map the ring buffer: {os.strerror(-error)}")
+        self.prober = self._new_prober(rungs)
+        if self.prober:
+            self.prober.begin()
+
+    def _new_prober(self, rungs: dict[str, str]) -> Prober | None:
+        programs = [p for p in self.programs if rungs.get(p.ladder) == p.rung and p.is_uprobe]
+        uprobes = getattr(self.request.tool, "uprobes", None)
+        if not programs or not uprobes:
+            return None
+        from tracewheel.runtime.uprobes import Prober
+
+        return Prober(self, uprobes, [p.name for p in programs])
+
+    def patience(self, left: int) -> int:
+        """Probe what has turned up; return how many of these ms (-1: all) there are to wait."""
+        return self.prober.patience(left) if self.prober else left
 
     def _rungs_to_try(self, ladder: str) -> list[str]:
         if ladder in self._forced:
@@ -325,6 +348,9 @@ class Session:
         for ladder, rungs in self.ladders.items():
             for rung in rungs:
                 error = self._retry({ladder: rung})
+                prober = None if error else self._new_prober({ladder: rung})
+                if prober:
+                    error = prober.trial()
                 yield Attempt(ladder, rung, self._last_words(error) if error else None)
 
     def _last_words(self, error: int) -> str:
@@ -353,6 +379,8 @@ class Session:
         if not error:
             self._follow(values)
             for program in wanted:
+                if program.is_uprobe:
+                    continue
                 failed = lib.shim_attach(handle, program.name.encode())
                 if failed and not program.optional:
                     error = failed

@@ -63,6 +63,20 @@ class Column(NamedTuple):
         return self.header.lower().split("(")[0].split("/")[0]
 
 
+class Uprobes(NamedTuple):
+    """Functions of user space, probed wherever a process has them, in each file once.
+
+    All programs of the sections uprobe and uretprobe are attached to each of the functions.
+    """
+
+    functions: tuple[tuple[str, ...], ...]  # of each, the first name that a file defines
+    caveats: Mapping[str, str] = {}  # of a name: what is lost where it has to do
+    program: str = ""  # only of programs whose file has this name
+    libraries: tuple[str, ...] = ()  # where the program defines none: a mapped file named so...
+    usual: tuple[str, ...] = ()  # files that are probed before any process has them
+    chosen: str = ""  # option whose argument is the only file to probe, for any program
+
+
 class Stream(NamedTuple):
     """A line for each record of a ring."""
 
@@ -76,6 +90,7 @@ class Stream(NamedTuple):
     stack: bool = False
     container: bool = False  # the record has a member cgroup, filled where with_cgroup is set
     sampled: bool = False
+    uprobes: Uprobes | None = None
     rungs: Mapping[str, str] = {}  # ladder or ladder__rung: what accuracy it lacks, or why so few
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import bisect
 import collections
 import errno
+import functools
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from tracewheel.runtime.output import ReaderGone
 from tracewheel.runtime.session import read_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tracewheel.runtime.counts import Sums
     from tracewheel.runtime.glob import Glob
@@ -199,8 +200,10 @@ class Reader:
             if not used:
                 rest = next(self._rest, b"")
                 return self._put(rest) if rest else 0
+            if self.session.prober:
+                used = self._keep(used, self._is_whole)
             for member, compiled in self._globs:
-                used = self._keep(used, member, compiled)
+                used = self._keep(used, functools.partial(self._matches, member, compiled))
             if used:
                 return used
 
@@ -231,17 +234,24 @@ class Reader:
         ffi.buffer(self.buffer, len(framed))[:] = framed
         return len(framed)
 
-    def _keep(self, used: int, member: Member, compiled: Glob) -> int:
-        """Keep the records that match, at the buffer's start; return their bytes."""
+    def _keep(self, used: int, wanted: Callable[[memoryview], bool]) -> int:
+        """Keep the records that are wanted, at the buffer's start; return their bytes."""
         kept = b"".join(
             len(record).to_bytes(8, "little") + bytes(record) + b"\0" * (-len(record) % 8)
             for record in self.records(used)
-            if self._matches(record, member, compiled)
+            if wanted(record)
         )
         ffi.buffer(self.buffer, len(kept))[:] = kept
         return len(kept)
 
-    def _matches(self, record: memoryview, member: Member, compiled: Glob) -> bool:
+    def _is_whole(self, record: memoryview) -> bool:
+        """Tell a record from what ON_ARRIVAL of uprobe.bpf.h puts between records."""
+        if len(record) < self.size:
+            assert self.session.prober
+            self.session.prober.arrived(int.from_bytes(record, "little"))
+        return len(record) >= self.size
+
+    def _matches(self, member: Member, compiled: Glob, record: memoryview) -> bool:
         """Tell whether a record's text matches, or is absent: then another record's did."""
         if meaning_of(member).json == "chars":
             return compiled.matches(chars_of(record, member))
@@ -347,7 +357,8 @@ def iterate(session: Session, tool: Stream) -> Iterator[Any]:
             over = True
             continue
         # In slices: a signal between the check and the wait would else be noticed late.
-        lib.shim_wait(session.handle, -1, -1, -1, int(min(left, 0.5) * 1000))
+        left = session.patience(int(min(left, 0.5) * 1000))
+        lib.shim_wait(session.handle, -1, -1, -1, left)
 
 
 class Lines:
@@ -415,6 +426,7 @@ def _run(session: Session, reader: Reader, output: Output, stop: Stop) -> dict[s
         ring = ffi.NULL if pace else session.handle
         if pace:
             left = pace if left < 0 else min(left, pace)
+        left = session.patience(left)
         status = lib.shim_wait(ring, stop.wake, output.watched, session.target, left)
         used = reader.read()
         pace = 0 if not used else _HURRY_MS if used > _MANY else _PACE_MS

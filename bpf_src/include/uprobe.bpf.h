@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Functions of user space, probed in every file that has them. User space attaches the programs of
+ * the sections uprobe and uretprobe; here it is told of each process that may bring another file.
+ */
+#ifndef UPROBE_BPF_H
+#define UPROBE_BPF_H
+
+#include "record.bpf.h"
+#include "read.bpf.h"
+
+/* The file name that a program has to have, 16 bytes, NUL padded; empty: any. */
+const volatile __u64 probed_program[2];
+
+static __always_inline bool is_probed_program(const unsigned char *file_name)
+{
+	__u64 name[2] = {};
+
+	if (!probed_program[0])
+		return true;
+	bpf_probe_read_kernel_str(name, sizeof(name), file_name);
+	return name[0] == probed_program[0] && name[1] == probed_program[1];
+}
+
+/* A library's function is called by programs of all kinds. */
+static __always_inline bool runs_probed_program(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return is_probed_program(BPF_CORE_READ(task, mm, exe_file, f_path.dentry, d_name.name));
+}
+
+/*
+ * Programs of the ladder "arrival": they put the pid of each process that begins to run such a
+ * program into RING, as four bytes, which is less than any record has.
+ */
+#define ON_ARRIVAL(ring)                                                                       \
+	__u64 arrivals_lost;                                                                   \
+	static __always_inline int arrived(struct linux_binprm *bprm, bool typed)              \
+	{                                                                                      \
+		struct file *file = READ(typed, bprm, file);                                   \
+		struct dentry *dentry = READ(typed, file, f_path.dentry);                      \
+		__u32 pid = bpf_get_current_pid_tgid() >> 32;                                  \
+		if (is_probed_program(READ(typed, dentry, d_name.name)) &&                     \
+		    bpf_ringbuf_output(&ring, &pid, sizeof(pid), 0))                           \
+			__sync_fetch_and_add(&arrivals_lost, 1);                               \
+		return 0;                                                                      \
+	}                                                                                      \
+	SEC("tp_btf/sched_process_exec")                                                       \
+	int BPF_PROG(arrival__tp_btf, struct task_struct *task, int old_pid,                   \
+		     struct linux_binprm *bprm)                                                \
+	{                                                                                      \
+		return arrived(bprm, true);                                                    \
+	}                                                                                      \
+	SEC("raw_tp/sched_process_exec")                                                       \
+	int BPF_PROG(arrival__raw_tp, struct task_struct *task, int old_pid,                   \
+		     struct linux_binprm *bprm)                                                \
+	{                                                                                      \
+		return arrived(bprm, false);                                                   \
+	}
+
+#endif

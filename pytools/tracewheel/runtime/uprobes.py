@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Uprobes: find the files that they belong in, of every mount namespace, now and later."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+from tracewheel import _shim
+from tracewheel._shim import lib
+from tracewheel.runtime import kernel
+from tracewheel.runtime.elf import find_functions
+from tracewheel.runtime.errors import TargetGone, say
+from tracewheel.runtime.output import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracewheel.runtime.session import Session
+    from tracewheel.runtime.shapes import Uprobes
+
+# The first and the longest pause, in seconds, before a program is looked at once more whose
+# library was not there: the dynamic linker maps it only after the exec that we are told of.
+_PAUSE, _LAST_PAUSE = 0.005, 2.0
+
+
+class Prober:
+    """What a session has probed, and the processes that it has yet to look at."""
+
+    def __init__(self, session: Session, what: Uprobes, programs: list[str]) -> None:
+        self._session = session
+        self._what = what
+        self._programs = programs
+        self._defines: dict[tuple[Any, ...], bool] = {}
+        self._waiting: dict[int, tuple[float, float]] = {}  # pid: when to look, pause after that
+        self._allowed = False
+        self._closed = 0
+
+    def begin(self) -> None:
+        """Probe what is there, or the file that was chosen; raise BpfError where none can be."""
+        chosen = self._session.request.chosen_file
+        if chosen:
+            if not self._probe(chosen):
+                names = " or ".join(name for group in self._what.functions for name in group)
+                raise TargetGone(f"cannot trace file {self._shown(chosen)}: it has no {names}")
+            return
+        for path in self._what.usual:
+            if os.path.exists(path):
+                self._probe(path)
+        for pid in _processes():
+            self._look_at(pid, _PAUSE)
+        if self._closed:
+            self._say(f"cannot look into {self._closed} processes that may be one: run as root")
+        if not any(self._defines.values()):
+            self._raise_if_refused()
+            self._say(f"no {self._what.program or self._what.libraries[0]} found yet")
+
+    def arrived(self, pid: int) -> None:
+        """Take note of a process that has begun to run another program; the id is the host's."""
+        for each in _processes() if kernel.in_pid_namespace() else [pid]:
+            self._waiting[each] = (0.0, _PAUSE)
+
+    def patience(self, left: int) -> int:
+        """Look where it is time to; return how many of these ms (-1: all) there are to wait."""
+        now = time.monotonic()
+        for pid, (at, pause) in list(self._waiting.items()):
+            if at <= now:
+                del self._waiting[pid]
+                self._look_at(pid, pause)
+        if not self._waiting:
+            return left
+        soon = max(1, int((min(at for at, _ in self._waiting.values()) - now) * 1000))
+        return soon if left < 0 else min(left, soon)
+
+    def trial(self) -> int:
+        """Return 0, or the errno by which the kernel refuses to probe even our own library."""
+        assert _shim.__file__
+        fd = os.open(_shim.__file__, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return self._attach(fd, find_functions(fd, ("PyInit__shim",))["PyInit__shim"])
+        finally:
+            os.close(fd)
+
+    def _look_at(self, pid: int, pause: float) -> None:
+        """Probe what a process runs, or its library; where that is not mapped yet, wait for it."""
+        exe = f"/proc/{pid}/exe"
+        try:
+            name = os.path.basename(os.readlink(exe))
+            if self._what.program not in ("", name.split(" (deleted)")[0]) or self._probe(exe):
+                return
+            if not self._probe_libraries(pid) and self._what.libraries and pause <= _LAST_PAUSE:
+                self._waiting[pid] = (time.monotonic() + pause, pause * 2)
+        except (FileNotFoundError, ProcessLookupError):
+            return  # it has ended, or is the kernel's own
+        except PermissionError:
+            self._closed += _name_of(pid) == self._what.program
+        except OSError as error:
+            self._say(f"cannot look into process {pid}: {error.strerror}")
+
+    def _probe_libraries(self, pid: int) -> bool:
+        found = False
+        for mapped in _mapped_files(pid, self._what.libraries):
+            try:
+                self._probe(mapped)
+            except FileNotFoundError:
+                return False  # mapped in another way meanwhile
+            found = True
+        return found
+
+    def _probe(self, path: str) -> bool:
+        """Attach to the functions of a file, once; tell whether it defines any."""
+        # Without opening it: it may be a device.
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            known_by, names = _names_of(status, bool(lib.shim_is_overlay(fd)))
+            for name in known_by:
+                if name in self._defines:
+                    return self._defines[name]
+            found = self._probe_file(fd)
+            self._defines.update(dict.fromkeys(names if found else names[:1], found))
+            return found
+        finally:
+            os.close(fd)
+
+    def _probe_file(self, fd: int) -> bool:
+        path = f"/proc/self/fd/{fd}"
+        every = tuple(name for group in self._what.functions for name in group)
+        readable = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            offsets = find_functions(readable, every)
+        finally:
+            os.close(readable)
+        for group in self._what.functions:
+            name = next((name for name in group if name in offsets), None)
+            error = self._attach(fd, offsets[name]) if name else 0
+            if error:
+                self._raise_if_refused()
+                self._say(f"cannot probe {self._shown(path)}: {os.strerror(-error)}")
+            elif name and name in self._what.caveats:
+                self._say(f"{self._shown(path)} has only {name}: {self._what.caveats[name]}")
+        return bool(offsets)
+
+    def _attach(self, fd: int, offset: int) -> int:
+        for program in self._programs:
+            error: int = lib.shim_attach_uprobe(self._session.handle, program.encode(), fd, offset)
+            if error:
+                return error
+        self._allowed = True
+        return 0
+
+    def _raise_if_refused(self) -> None:
+        error = 0 if self._allowed else self.trial()
+        if error:
+            raise kernel.explain_failure(f"cannot trace with {self._session.name}", error, "uprobe")
+
+    def _say(self, what: str) -> None:
+        say(f"{self._session.name}: {what}")
+
+    def _shown(self, path: str) -> str:
+        return escape(os.fsencode(os.path.realpath(path)))
+
+
+def _names_of(status: os.stat_result, overlay: bool) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the names that a file may be known by, and those to know it by from now on.
+
+    The kernel probes the file beneath an overlay, of which many containers have the same. It
+    shows through by its number and the time of its change; the device is the overlay's.
+    """
+    number, changed = status.st_ino, status.st_ctime_ns
+    unchanged = ("unchanged", status.st_dev, number, changed)
+    beneath, above = ("beneath", number, changed), ("above", number, changed)
+    if overlay:
+        return (unchanged, above, beneath), (unchanged, above)
+    probed = ("probed", status.st_dev, number)  # cannot get another file's number
+    return (unchanged, probed, above), (unchanged, probed, beneath)
+
+
+def _name_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", errors="surrogateescape") as comm:
+            return comm.read().rstrip("\n")
+    except OSError:
+        return ""
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _mapped_files(pid: int, names: tuple[str, ...]) -> Iterator[str]:
+    """Yield a link to each file with such a name that a process has mapped."""
+    beginnings = tuple(name.encode() for name in names)
+    seen = set()
+    with open(f"/proc/{pid}/maps", "rb") as maps:
+        for line in maps:
+            where, _, _, device, number, *path = line.split(None, 5)
+            file = (device, number)
+            if path and path[0].rpartition(b"/")[2].startswith(beginnings) and file not in seen:
+                seen.add(file)
+                begin, end = (int(each, 16) for each in where.split(b"-"))
+                yield f"/proc/{pid}/map_files/{begin:x}-{end:x}"
