@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pty
 import re
 import select
 import signal
@@ -276,7 +277,7 @@ def bytes_in() -> Callable[[dict[str, Any], str], bytes]:
 
 @pytest.fixture
 def stir(tmp_path: Path) -> Callable[[], None]:
-    """Give a function that makes some of every event: opens, execs, disk I/O, connections."""
+    """Give a function that makes some of every event: an open, an exec, a connection, a line."""
 
     def make_events() -> None:
         for number in range(3):
@@ -286,5 +287,19 @@ def stir(tmp_path: Path) -> Callable[[], None]:
             subprocess.run(["/bin/true"], check=True)
             with socket.create_server(("127.0.0.1", 0)) as server:
                 socket.create_connection(server.getsockname()).close()
+        type_a_line()
 
     return make_events
+
+
+def type_a_line() -> None:
+    """End a shell on a terminal of its own by typing that."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv("/bin/bash", ["bash", "--norc", "--noprofile", "-i"])
+    os.write(terminal, b"exit\r")
+    with contextlib.suppress(OSError):  # EIO: it has ended
+        while os.read(terminal, 4096):
+            pass
+    os.close(terminal)
+    os.waitpid(pid, 0)

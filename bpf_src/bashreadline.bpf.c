@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "record.bpf.h"
+#include "filter.bpf.h"
+#include "glob.bpf.h"
+#include "uprobe.bpf.h"
+
+struct command {
+	ev_time time;
+	__u32 pid;
+	ev_uid uid;
+	ev_comm comm;
+	ev_text command;
+};
+
+RECORDS(commands, command, 512 << 10, 64);
+ON_ARRIVAL(commands)
+
+/* NULL: the end of the input. */
+SEC("uretprobe")
+int BPF_KRETPROBE(command__uretprobe, const char *line)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct commands_draft *draft;
+
+	if (!line || filtered_out(pid_tgid) || !runs_probed_program())
+		return 0;
+	draft = reserve(commands);
+	if (!draft)
+		return 0;
+
+	struct command *command = &draft->record;
+
+	command->time = bpf_ktime_get_boot_ns();
+	command->pid = pid_tgid >> 32;
+	command->uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(command->comm, sizeof(command->comm));
+	put_user_string(draft, &command->command, line);
+	if (glob_filtered_out(draft->tail, command->command.length))
+		discard(commands, draft);
+	else
+		submit(commands, draft);
+	return 0;
+}
