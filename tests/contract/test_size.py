@@ -20,7 +20,7 @@ SOURCES = [
 def lines_of(source: Path) -> list[str]:
     """Return the lines that are neither blank nor comment."""
     text = source.read_text()
-    text = re.sub(r"/\*.*?\*/" if source.suffix == ".c" else r"(?m)#.*$", "", text, flags=re.DOTALL)
+    text = re.sub(r"(?s)/\*.*?\*/" if source.suffix == ".c" else r"(?m)^\s*#.*$", "", text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
