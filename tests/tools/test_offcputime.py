@@ -284,7 +284,7 @@ def test_begins_that_do_not_fit(trace: Any, hire: Any) -> None:
 
     one, other = (sleeper.switches - count for sleeper, count in zip(sleepers, before))
     losses = tool.summary["losses"]
-    assert tool.summary["events"] + losses["sleeps"] in nearly(one, one)
+    assert tool.summary["events"] + losses.get("sleeps", 0) in nearly(one, one)
     assert losses["begins"] in nearly(other, other)
 
 
