@@ -150,9 +150,10 @@ def run_tool(name: str, arguments: Sequence[str]) -> int:
     if "--" in arguments:
         at = list(arguments).index("--")
         return _run_with_command(name, arguments[:at], arguments[at + 1 :])
-    if list(arguments) == ["-h"]:
+    values = _parse(name, arguments)
+    if list(arguments) == ["-h"]:  # which is not its help, else that would have been all
         say(f"{name}: use --help for help")
-    return _trace(name, _parse(name, arguments))
+    return _trace(name, values)
 
 
 def _run_with_command(name: str, arguments: Sequence[str], words: Sequence[str]) -> int:
