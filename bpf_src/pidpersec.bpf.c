@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "record.bpf.h"
+#include "count.bpf.h"
+#include "filter.bpf.h"
+#include "read.bpf.h"
+
+const volatile bool per_parent;
+
+struct births {
+	ev_count pids, threads, execs;
+};
+
+COUNTS(births, births, 1);
+
+struct parent {
+	__u32 pid;
+	ev_comm comm;
+};
+
+TOP(parents, parent, births, 4096);
+
+/* The task that forks or executes is the current one. */
+static __always_inline struct births *births_of_current(void)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct parent parent = { .pid = pid_tgid >> 32 };
+
+	if (filtered_out(pid_tgid))
+		return NULL;
+	if (!per_parent)
+		return counts_of(births, 0);
+	bpf_get_current_comm(parent.comm, sizeof(parent.comm));
+	return top_of(parents, &parent);
+}
+
+static __always_inline int born(struct task_struct *child, bool typed)
+{
+	bool is_thread = READ(typed, child, pid) != READ(typed, child, tgid);
+	struct births *births = births_of_current();
+
+	if (births && is_thread)
+		add(births->threads, 1);
+	else if (births)
+		add(births->pids, 1);
+	return 0;
+}
+
+static __always_inline int executed(void)
+{
+	struct births *births = births_of_current();
+
+	if (births)
+		add(births->execs, 1);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(birth__tp_btf__fork, struct task_struct *parent, struct task_struct *child)
+{
+	return born(child, true);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(birth__tp_btf__exec)
+{
+	return executed();
+}
+
+SEC("raw_tp/sched_process_fork")
+int BPF_PROG(birth__raw_tp__fork, struct task_struct *parent, struct task_struct *child)
+{
+	return born(child, false);
+}
+
+SEC("raw_tp/sched_process_exec")
+int BPF_PROG(birth__raw_tp__exec)
+{
+	return executed();
+}
