@@ -137,11 +137,24 @@ class Run:
 
     @property
     def counted(self) -> tuple[int, int]:
-        """How many events the last line of standard error says were seen and lost."""
+        """How many events the last line of standard error says were seen and lost.
+
+        Less the runs of programs that the kernel skipped: they are said, but may be anybody's.
+        """
+        seen, lost, _ = self._conclusion()
+        return seen, lost - self.skipped
+
+    @property
+    def skipped(self) -> int:
+        """How many runs of programs the last line says that the kernel skipped."""
+        found = re.search(r"\bskipped (\d+)", self._conclusion()[2])
+        return int(found[1]) if found else 0
+
+    def _conclusion(self) -> tuple[int, int, str]:
         last = self.err.splitlines()[-1]
         found = re.fullmatch(r"\w+: (\d+) \w+, (\d+) lost( \(.+\))?", last)
         assert found, self.err
-        return int(found[1]), int(found[2])
+        return int(found[1]), int(found[2]), found[3] or ""
 
 
 def rungs(tool: str, ladder: str, *options: str) -> list[str]:

@@ -223,7 +223,7 @@ def test_follow_ends_with_its_process(trace: Any, family: Any, tool_name: str) -
         tool.ended()
 
         assert 0 == tool.code
-        assert tool.counted[1] == 0, tool.err
+        assert 0 == tool.counted[1], tool.err
 
 
 @pytest.mark.parametrize("rung", ["tp_btf", "raw_tp"])
@@ -251,7 +251,7 @@ def test_family(trace: Any, family: Any, rungs_of: Any, rung: str) -> None:
     assert 4 == len(set(by))
     assert [pid for pid in by for _ in range(PRIME)] == [e["pid"] for e in tools[0].json]
     assert [root.process.pid] * PRIME == [e["pid"] for e in tools[1].json]
-    assert [0, 0] == [tool.summary["lost"] for tool in tools]
+    assert [{}, {}] == [tool.losses for tool in tools]
 
 
 def followed(kernel: Any, pid: int) -> set[int]:
@@ -292,7 +292,7 @@ def test_family_that_is_too_large(trace: Any, family: Any) -> None:
     tool.end()
 
     assert 4 * PRIME == len(tool.json)
-    assert {"followed": 1} == tool.summary["losses"]
+    assert {"followed": 1} == tool.losses
 
 
 def test_exec_by_another_thread(trace: Any, tmp_path: Path, until: Any) -> None:

@@ -50,7 +50,7 @@ def test_small_ring(trace: Any, storm: Any, form: tuple[str, ...]) -> None:
     tool.end()
     rows, lost = tool.counted
 
-    assert STORM == rows + lost
+    assert STORM - tool.skipped <= rows + lost <= STORM
     assert rows == sum(" " not in line[:1] and "watched" in line for line in tool.out.split("\n"))
 
 
@@ -65,10 +65,10 @@ def test_stopped_reader(trace: Any, until: Callable[[Any], None], storm: Any) ->
     tool.end()
     rows, lost = tool.counted
 
-    assert STORM == rows + lost
+    assert STORM - tool.skipped <= rows + lost <= STORM
     assert 0 < rows < STORM
     assert rows == len(tool.json)
-    assert {"opens": lost} == tool.summary["losses"]
+    assert {"opens": lost} == tool.losses
 
 
 @pytest.mark.parametrize("form", [(), ("--json",), ("--stack",)])
@@ -100,7 +100,7 @@ def test_output_that_nobody_reads(
     assert grown < 1 << 10
     # As slow as the machine is.
     assert end_s < 1 + 2 * start_s
-    assert 2 * STORM == rows + lost
+    assert 2 * STORM - tool.skipped <= rows + lost <= 2 * STORM
     begun = sum(b" " not in line[:1] and b"watched" in line for line in shown)
     # The last one may lack frames of its stack.
     assert begun in ((rows, rows + 1) if "--stack" in form else (rows,))
@@ -124,7 +124,7 @@ def test_slow_reader(trace: Any, storm: Any) -> None:
     tool.ended()
     rows, lost = tool.counted
 
-    assert STORM == rows + lost
+    assert STORM - tool.skipped <= rows + lost <= STORM
     assert rows == shown.count(b"watched")
 
 
@@ -136,5 +136,5 @@ def test_small_ring_counted_by_stack(trace: Any, storm: Any) -> None:
     tool.end()
     seen, lost = tool.counted
 
-    assert STORM == seen + lost
+    assert STORM - tool.skipped <= seen + lost <= STORM
     assert seen == sum(int(line.rpartition(" ")[2]) for line in tool.out.splitlines())

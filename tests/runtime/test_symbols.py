@@ -130,7 +130,7 @@ def stacks_of(trace: Any, program: Program, *options: str) -> list[list[str]]:
     tool.end()
     stacks = [e["user_stack"] for e in tool.json if e["path"] == "/no/such/file"]
     # A run is skipped where another one on the same CPU has been preempted: that is counted.
-    assert PRIME >= len(stacks) >= PRIME - tool.summary["losses"].get("skipped", 0)
+    assert PRIME >= len(stacks) >= PRIME - tool.skipped
     assert stacks
     return [[frame.rpartition("+")[0] for frame in stack] for stack in stacks]
 

@@ -207,7 +207,7 @@ def test_no_room_for_all_at_once(mine: Any) -> None:
     rows, lost = tool.counted
 
     assert (7, PRIME - 7) == (rows, lost)
-    assert {"attempts": lost} == tool.summary["losses"]
+    assert {"attempts": lost} == tool.losses
     assert filling
     assert clients
 
@@ -396,6 +396,6 @@ def test_counts(mine: Any) -> None:
     names = ("laddr", "raddr", "rport", "connects", "failed")
     assert expected == {tuple(row[name] for name in names) for row in tool.json}
     assert (2 * PRIME, 1) == tool.counted
-    assert {"unended": 1} == tool.summary["losses"]
+    assert {"unended": 1} == tool.losses
     assert filling
     assert pending
