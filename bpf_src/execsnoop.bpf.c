@@ -11,7 +11,6 @@
 
 #define SIGNAL_GROUP_EXIT 4
 
-const volatile __u32 wanted_ppid;
 const volatile __s32 wanted_cpu = -1;
 const volatile bool line_globbed; /* the glob is for the arguments, not for the comm */
 const volatile bool with_file;
@@ -80,7 +79,7 @@ static __always_inline struct execs_draft *draft_row(__u32 ppid, __s64 ret)
 
 static __always_inline struct execs_draft *draft_if_wanted(__u32 ppid, __s64 ret)
 {
-	if (filtered_out(bpf_get_current_pid_tgid()) || (wanted_ppid && ppid != wanted_ppid) ||
+	if (filtered_out(bpf_get_current_pid_tgid()) || parent_unwanted(ppid) ||
 	    (wanted_cpu >= 0 && bpf_get_smp_processor_id() != wanted_cpu))
 		return NULL;
 	return draft_row(ppid, ret);

@@ -7,6 +7,22 @@
 
 #define TREE_MOST 8
 
+const volatile __u32 wanted_ppid;
+const volatile __u64 wanted_parent[2]; /* name, 16 bytes, NUL padded */
+
+/* The parent, whose id is PPID, is none of those that were asked for. */
+static __always_inline bool parent_unwanted(__u32 ppid)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	bool stranger = wanted_ppid && ppid != wanted_ppid;
+	__u64 comm[2] = {};
+
+	if (stranger || !wanted_parent[0])
+		return stranger;
+	BPF_CORE_READ_STR_INTO(&comm, task, real_parent, group_leader, comm);
+	return comm[0] != wanted_parent[0] || comm[1] != wanted_parent[1];
+}
+
 /* Put the names of the ancestors, the oldest first. */
 static __always_inline void put_parents(struct tail tail, struct ev_part *ret)
 {

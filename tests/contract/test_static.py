@@ -36,7 +36,7 @@ OF_THE_RUNTIME = re.compile(
     "filter_|glob_|hist_|argc_|probed_|sample_rate$|with_stack$|with_cgroup$|(kernel|user)_stacks$"
 )
 # Letters that guide or custom give another meaning from tool to tool; long flags have none.
-MEANS_MANY = {f"-{letter}" for letter in "CFLPQTUcdefghilmnpqsuv"}
+MEANS_MANY = {f"-{letter}" for letter in "CFLMPQTUcdefghilmnpqsuv"}
 GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}
 # Members of a map's definition that libbpf knows; record is the runtime's.
 MAP_MEMBERS = {

@@ -248,3 +248,20 @@ def test_name_globs(mine: Any) -> None:
     tool.end()
 
     assert [("true", None), ("true", 0)] == [(e["comm"], e["exit"]) for e in tool.json]
+
+
+def test_name_of_the_parent(mine: Callable[..., Any]) -> None:
+    """-M shows what processes of a name execute, and nobody else."""
+    own = Path("/proc/self/comm")
+    name = own.read_text()
+    tool = mine("-M", "some-parent", "--json")
+    execute("/bin/true", ["before"])
+    own.write_text("some-parent")
+    try:
+        pids = [execute("/bin/true", ["true"]) for _ in range(3)]
+    finally:
+        own.write_text(name)
+    execute("/bin/true", ["after"])
+    tool.end()
+
+    assert pids == [e["pid"] for e in tool.json]

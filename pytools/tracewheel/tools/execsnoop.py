@@ -56,6 +56,8 @@ tool = Stream(
                sets=lambda _: {"line_globbed": True}, globs="args"),
         Option(("-P", "--ppid"), "only children of this process", kernel.parse_process, "PPID",
                sets="wanted_ppid"),
+        Option(("-M", "--parent"), "only children of processes of this name", kernel.parse_comm,
+               "NAME", sets="wanted_parent"),
         Option(("-C", "--cpu"), "only on this CPU", kernel.parse_cpu, "CPU", sets="wanted_cpu"),
         Option(("-U", "--print-uid"), "show the user's id", shows=("UID",)),
         Option(("-q", "--quote"), "quote arguments that have blanks or quotes", renumbers="ARGS"),
