@@ -163,9 +163,9 @@ def test_each_rung_counts_every_operation(trace: Any, rungs_of: Any, hire: Any) 
 
 def test_functions_are_preferred(rungs_of: Any) -> None:
     """Where the kernel lets programs attach to functions, that is how they are counted."""
-    rungs = rungs_of("vfsstat", "calls")
-    if not rungs:
+    if os.geteuid():
         pytest.skip("needs root")
+    rungs = rungs_of("vfsstat", "calls")
     if not Path("/sys/bus/event_source/devices/kprobe").exists():
         pytest.skip("needs kprobes")
     assert {"fentry", "kprobe"} <= set(rungs)
