@@ -288,6 +288,24 @@ def bytes_in() -> Callable[[dict[str, Any], str], bytes]:
     return bytes_in_json
 
 
+@contextlib.contextmanager
+def name_thread(name: bytes) -> Iterator[None]:
+    """Give the main thread another name meanwhile."""
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()[:-1]  # the kernel's newline is not part of it
+    comm.write_bytes(name)
+    try:
+        yield
+    finally:
+        comm.write_bytes(before)
+
+
+@pytest.fixture(scope="session")
+def called() -> Callable[[bytes], contextlib.AbstractContextManager[None]]:
+    """Give `name_thread`."""
+    return name_thread
+
+
 @pytest.fixture
 def stir(tmp_path: Path) -> Callable[[], None]:
     """Give a function that makes some of every event: an open, an exec, a connection, a line."""

@@ -14,7 +14,7 @@ import pytest
 from tracewheel.runtime import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 NAMES = {
     "colour and newline": b"ev\x1b[31mil\n",
@@ -34,16 +34,6 @@ NAMES = {
     "formats": b"%s%n%5000d{0}",
     "plain UTF-8": "grün-日本-😀".encode(),
 }  # fmt: skip
-
-
-@contextlib.contextmanager
-def called(name: bytes) -> Iterator[None]:
-    """Give this thread another name meanwhile."""
-    comm = Path("/proc/self/comm")
-    before = comm.read_bytes().rstrip(b"\n")
-    comm.write_bytes(name)
-    yield
-    comm.write_bytes(before)
 
 
 def open_missing(path: bytes) -> None:
@@ -93,6 +83,7 @@ def test_paths_in_json(
 def test_names_of_processes(
     trace: Any,
     tmp_path: Path,
+    called: Any,
     unescape: Callable[[str], bytes],
     bytes_in: Callable[[dict[str, Any], str], bytes],
 ) -> None:
@@ -117,7 +108,7 @@ def test_names_of_processes(
 
 
 @pytest.mark.parametrize("name", [b"a;rm -rf $HOME", b"x.*y[z]", b"\x1b[31m\n", b"-p"])
-def test_filter_by_a_hostile_name(trace: Any, tmp_path: Path, name: bytes) -> None:
+def test_filter_by_a_hostile_name(trace: Any, tmp_path: Path, called: Any, name: bytes) -> None:
     """A name to filter by is taken literally, whatever it has in it."""
     watched = str(tmp_path / "watched")
     tool = trace("opensnoop", b"--comm=" + name, "--path", watched, "--json")

@@ -250,17 +250,12 @@ def test_name_globs(mine: Any) -> None:
     assert [("true", None), ("true", 0)] == [(e["comm"], e["exit"]) for e in tool.json]
 
 
-def test_name_of_the_parent(mine: Callable[..., Any]) -> None:
+def test_name_of_the_parent(mine: Callable[..., Any], called: Any) -> None:
     """-M shows what processes of a name execute, and nobody else."""
-    own = Path("/proc/self/comm")
-    name = own.read_text()
     tool = mine("-M", "some-parent", "--json")
     execute("/bin/true", ["before"])
-    own.write_text("some-parent")
-    try:
+    with called(b"some-parent"):
         pids = [execute("/bin/true", ["true"]) for _ in range(3)]
-    finally:
-        own.write_text(name)
     execute("/bin/true", ["after"])
     tool.end()
 
