@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracewheel._shim import ffi, lib
-from tracewheel.runtime.meaning import address_text
 from tracewheel.runtime.output import escape
 
 FIXED = 64
@@ -174,7 +173,7 @@ def test_addresses(packed: bytes) -> None:
     address = ipaddress.IPv6Address(raw)
 
     assert (address.ipv4_mapped or address) == ipaddress.ip_address(text.decode().strip())
-    assert json.loads(line)["name"] == text.decode().strip() == address_text(raw)
+    assert json.loads(line)["name"] == text.decode().strip()
 
 
 def test_columns_of_addresses_widen() -> None:

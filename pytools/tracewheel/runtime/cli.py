@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tracewheel.runtime.errors import BpfError, UsageError, say
-from tracewheel.runtime.shapes import WITH_INTERVALS, Histogram, Shape, Stacks, Stream
+from tracewheel.runtime.shapes import WITH_INTERVALS, Shape, Stacks, Stream, module_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -186,15 +186,6 @@ def _trace(name: str, values: dict[str, Any], command: Command | None = None) ->
         return doctor.explain(name, tool, request)
     from tracewheel.runtime import kernel, output, session
 
-    run: Callable[[Any, Any, Any, Any], dict[str, int]]
-    if isinstance(tool, Histogram):
-        from tracewheel.runtime.histogram import run
-    elif isinstance(tool, Stream):
-        from tracewheel.runtime.stream import run
-    elif isinstance(tool, Stacks):
-        from tracewheel.runtime.stacks import run
-    else:
-        from tracewheel.runtime.counts import run
     with output.Stop(command.pid if command else 0) as stop:
         out = output.Output(request.output, stop)
         with session.Session(name, request) as tracing:
@@ -210,7 +201,7 @@ def _trace(name: str, values: dict[str, Any], command: Command | None = None) ->
             if command:
                 command.go()
             try:
-                counts = run(tracing, tool, out, stop)
+                counts = module_of(tool).run(tracing, tool, out, stop)
                 alerts = counts.pop("alerts", 0)
                 _conclude(name, request, tracing, out, counts)
             except output.ReaderGone:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import collections
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from tracewheel.runtime import kernel
 from tracewheel.runtime.intervals import reports
 from tracewheel.runtime.session import Member, read_map, read_sums
 from tracewheel.runtime.shapes import Top
-from tracewheel.runtime.stream import Lines, decode, header
+from tracewheel.runtime.stream import Lines, Objects, frame, header
 
 if TYPE_CHECKING:
     from tracewheel.runtime.output import Output, Stop
@@ -27,7 +26,7 @@ WHEN = (
 _REPORT = ".data.report"  # the map of top_report in count.bpf.h
 
 
-class Sums:
+class Reader:
     """Read a session's sums since the last reading, as records: time, interval, key, sums."""
 
     def __init__(self, session: Session, tool: Counts | Top) -> None:
@@ -63,7 +62,17 @@ class Sums:
         self._since = session.started
         self.buffer: Any = None
 
-    def read(self) -> list[bytes]:
+    def read(self, since_last: bool = True) -> list[Any]:
+        """Return the rows as named tuples of Python values: always those since the last reading."""
+        return list(Objects("Row", self).of(self.fill(self.rows())))
+
+    def fill(self, rows: list[bytes]) -> int:
+        """Lay records out in the buffer; return how many bytes they take."""
+        batch = b"".join(map(frame, rows))
+        self.buffer = ffi.from_buffer(batch)
+        return len(batch)
+
+    def rows(self) -> list[bytes]:
         """Return the records, the greatest first."""
         found = self._take() if self._key_size else []
         if self._index or not self._key_size:
@@ -112,17 +121,11 @@ class Sums:
         counts = [m for m in self.members if m.meaning == "ev_count"]
         return sum(m.unpack(row) for row in rows for m in counts)
 
-    def decode(self, rows: list[bytes]) -> list[Any]:
-        """Return records as named tuples of Python values."""
-        record = collections.namedtuple("Row", [m.name for m in self.shown])  # type: ignore[misc]
-        to_epoch = kernel.boot_to_epoch_ns()
-        return [record(**decode(memoryview(r), self.shown, self.size, to_epoch)) for r in rows]
-
 
 def run(session: Session, tool: Counts | Top, output: Output, stop: Stop) -> dict[str, int]:
     """Print a row or a table at each interval, or at the end; return what to say at the end."""
     request = session.request
-    sums = Sums(session, tool)
+    sums = Reader(session, tool)
     columns = request.columns()
     lines = Lines(sums, columns, output)
     table = isinstance(tool, Top)
@@ -130,16 +133,14 @@ def run(session: Session, tool: Counts | Top, output: Output, stop: Stop) -> dic
     headed = bool(request.no_header or request.json)
     events = 0
     for number in reports(session, output, stop):
-        rows = sums.read()
+        rows = sums.rows()
         events += sums.count(rows)
         if table and request.interval and not request.json:
             output.text(("\n" if number else "") + time.strftime("%H:%M:%S\n"))
         if not headed:
             output.text(header(columns))
             headed = not table
-        batch = b"".join(len(row).to_bytes(8, "little") + row for row in rows[: top or None])
-        sums.buffer = ffi.from_buffer(batch)
-        lines.render(len(batch))
+        lines.render(sums.fill(rows[: top or None]))
     unended = session.maps.get(getattr(tool, "unended", ""))
     left = len(list(read_map(session.handle, unended, unended.value_size))) if unended else 0
     return {"events": events, "unended": left, "output": lines.unwritten}

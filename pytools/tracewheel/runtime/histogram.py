@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel.runtime.errors import UsageError
-from tracewheel.runtime.intervals import reports
+from tracewheel.runtime.intervals import reports, stamps
 from tracewheel.runtime.meaning import MEANINGS, TABLES, name_of
 from tracewheel.runtime.options import UNITS
 from tracewheel.runtime.output import escape, replace_file
@@ -137,7 +137,7 @@ def short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{round(value, 3):.3g}"
 
 
-class Distributions:
+class Reader:
     """Read a session's histograms: since the start, or since the last reading."""
 
     def __init__(self, session: Session, tool: Shape) -> None:
@@ -207,7 +207,7 @@ def heading(histogram: Histogram, ascii_only: bool) -> str:
 def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, int]:
     """Print histograms at each interval, or at the end; return what to say at the end."""
     request = session.request
-    distributions = Distributions(session, tool)
+    distributions = Reader(session, tool)
     start = time.monotonic()
     events = alerts = 0
     if request.heatmap:
@@ -245,11 +245,7 @@ def _report(request: Request, found: list[Histogram], output: Output, start: flo
                 described["baseline"] = compare.describe(request.baseline, histogram)
             output.text(json.dumps(described) + "\n")
         return
-    lines = []
-    if request.time:
-        lines.append(time.strftime("%H:%M:%S\n", time.localtime(now // 10**9)))
-    if request.timestamps:
-        lines.append(f"{time.monotonic() - start:.3f} s\n")
+    lines = [f"{line}\n" for line in stamps(request, start, now / 1e9)]
     if request.sample_rate:
         lines.append(f"sampled 1/{request.sample_rate}\n")
     for histogram in found:

@@ -1,27 +1,57 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""When tools report that do so at intervals, or once at the end."""
+"""When tools read what was traced: as it comes, at intervals, or once at the end."""
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from typing import TYPE_CHECKING
 
-from tracewheel._shim import lib
+from tracewheel._shim import ffi, lib
 from tracewheel.runtime.errors import say
 from tracewheel.runtime.output import ReaderGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tracewheel.runtime.options import Request
     from tracewheel.runtime.output import Output, Stop
     from tracewheel.runtime.session import Session
 
-_EPIPE, _ESRCH, _ETIME = -32, -3, -62
+TIME_OVER, TARGET_ENDED = -errno.ETIME, -errno.ESRCH
+_SLICE_S = 0.5
+
+
+def wait(
+    session: Session, output: Output | None, stop: Stop, seconds: float, for_records: bool = True
+) -> int:
+    """Wait for records, a signal or the target's end; return 0, or a negative errno for the rest.
+
+    Raises ReaderGone where the reader of the output has gone.
+    """
+    if stop.wake < 0:
+        seconds = min(seconds, _SLICE_S)  # a signal between two waits tells of itself by no more
+    left = -1 if seconds == math.inf else max(0, math.ceil(seconds * 1000))
+    status: int = lib.shim_wait(
+        session.handle if for_records else ffi.NULL,
+        stop.wake,
+        output.watched if output else -1,
+        session.target,
+        session.patience(left),
+    )
+    if status == -errno.EPIPE:
+        raise ReaderGone
+    if status == TARGET_ENDED and output:
+        say(f"{session.name}: process {session.request.pid} has ended")
+    return status
 
 
 def reports(
-    session: Session, output: Output, stop: Stop, meanwhile: Callable[[], float] | None = None
+    session: Session,
+    output: Output | None,
+    stop: Stop,
+    meanwhile: Callable[[], float] = lambda: math.inf,
 ) -> Iterator[int]:
     """Yield the number of each report when it is due; before the last one, end the tracing.
 
@@ -29,7 +59,7 @@ def reports(
     """
     request = session.request
     start = time.monotonic()
-    end = start + request.duration if request.duration else math.inf
+    end = start + (request.duration or math.inf)
     number = 0
     last = False
     while not last:
@@ -37,19 +67,22 @@ def reports(
         last = not request.interval or number + 1 == request.count
         if at >= end:
             at, last = end, True
-        while True:
-            pause = min(at - time.monotonic(), meanwhile() if meanwhile else math.inf)
-            left = -1 if pause == math.inf else max(0, int(pause * 1000 + 0.999))
-            status = lib.shim_wait(session.handle, stop.wake, output.watched, session.target, left)
-            if status != _ETIME or time.monotonic() >= at:
-                break
-        if status == _EPIPE:
-            raise ReaderGone
-        if status == _ESRCH:
-            say(f"{session.name}: process {request.pid} has ended")
-        if stop.asked or status == _ESRCH:
+        status = TIME_OVER
+        while status == TIME_OVER and time.monotonic() < at:
+            status = wait(session, output, stop, min(at - time.monotonic(), meanwhile()))
+        if stop.asked or status == TARGET_ENDED:
             last = True
         if last:
             session.detach()
         yield number
         number += 1
+
+
+def stamps(request: Request, start: float, now: float) -> list[str]:
+    """Return the lines that a report begins with, from time.monotonic() and time.time()."""
+    lines = []
+    if request.time:
+        lines.append(time.strftime("%H:%M:%S", time.localtime(now)))
+    if request.timestamps:
+        lines.append(f"{time.monotonic() - start:.3f} s")
+    return lines

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tracewheel.runtime import cli, kernel
 from tracewheel.runtime.errors import BpfError, UsageError
 from tracewheel.runtime.options import Request, options_of
-from tracewheel.runtime.shapes import Histogram, Stacks, Stream
+from tracewheel.runtime.shapes import Stream, module_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,23 +51,15 @@ class Tracing:
         return self._session
 
     def __iter__(self) -> Iterator[Any]:
-        tool = self._request.tool
-        if isinstance(tool, Stream):
-            from tracewheel.runtime import stream
-
-            return stream.iterate(self._tracing(), tool)
-        return self._intervals()
-
-    def _intervals(self) -> Iterator[list[Any]]:
-        import time
+        if isinstance(self._request.tool, Stream):
+            yield from module_of(self._request.tool).iterate(self._tracing(), self._request.tool)
+            return
+        from tracewheel.runtime.intervals import reports
+        from tracewheel.runtime.output import Stop
 
         if not self._request.interval:
             raise UsageError("to iterate over reports, give an interval")
-        start = time.monotonic()
-        number = 0
-        while not self._request.count or number < self._request.count:
-            number += 1
-            time.sleep(max(0.0, start + number * self._request.interval - time.monotonic()))
+        for _ in reports(self._tracing(), None, Stop()):
             yield self.read(since_last=True)
 
     def read(self, since_last: bool = False) -> list[Any]:
@@ -78,23 +70,9 @@ class Tracing:
         tool = self._request.tool
         if isinstance(tool, Stream):
             raise UsageError("a stream has no reports: iterate over it")
-        if isinstance(tool, Histogram):
-            from tracewheel.runtime.histogram import Distributions
-
-            self._reader = self._reader or Distributions(self._tracing(), tool)
-            found: list[Any] = self._reader.read(since_last)
-            return found
-        if isinstance(tool, Stacks):
-            from tracewheel.runtime import stacks
-
-            self._reader = self._reader or stacks.Sums(self._tracing(), tool)
-            summed: list[Any] = self._reader.read(since_last)
-            return summed
-        from tracewheel.runtime.counts import Sums
-
-        self._reader = self._reader or Sums(self._tracing(), tool)
-        rows: list[Any] = self._reader.decode(self._reader.read())
-        return rows
+        self._reader = self._reader or module_of(tool).Reader(self._tracing(), tool)
+        found: list[Any] = self._reader.read(since_last)
+        return found
 
     def losses(self) -> dict[str, int]:
         """Return how many events were lost so far, by cause."""
@@ -129,4 +107,5 @@ class Tool:
                 parsed[name] = option.parse(str(value))
             else:
                 parsed[name] = value or None
-        return Tracing(self.name, Request(self.shape, parsed))
+        # Objects are made of what --json prints.
+        return Tracing(self.name, Request(self.shape, {**parsed, "json": True}))

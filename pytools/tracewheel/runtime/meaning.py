@@ -65,14 +65,6 @@ def disk_name(device: int) -> str:
         return f"{major}:{minor}"
 
 
-def address_text(raw: bytes) -> str:
-    """Return an ev_addr as text."""
-    from socket import AF_INET, AF_INET6, inet_ntop
-
-    is_ipv4 = raw[:12] == b"\0" * 10 + b"\xff\xff"
-    return inet_ntop(AF_INET, raw[12:]) if is_ipv4 else inet_ntop(AF_INET6, raw)
-
-
 def _operations() -> dict[int, str]:
     from tracewheel.runtime.errors import NotSupported
     from tracewheel.runtime.session import kernel_enum

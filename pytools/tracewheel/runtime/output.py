@@ -29,11 +29,13 @@ class Stop:
     The process ``child`` gets them too. Use as a context manager, in the main thread.
     """
 
+    asked = False
+    wake = -1
+
     def __init__(self, child: int = 0) -> None:
         self._child = child
 
     def __enter__(self) -> Stop:
-        self.asked = False
         self.wake, self._wake_end = os.pipe()
         os.set_blocking(self._wake_end, False)
         signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)

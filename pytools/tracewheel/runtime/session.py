@@ -281,17 +281,10 @@ class Session:
         climbs = {what: self._rungs_to_try(what) for what in self.ladders}
         rungs = {what: hows[0] for what, hows in climbs.items()}
         error = self._try(rungs)
-        if error and len(climbs) > 1:
+        if error:
             # One of them is to blame: try each by itself.
             rungs = {what: self._first_that_holds(what, hows) for what, hows in climbs.items()}
-            error = self._retry(rungs)
-        elif error:
-            ((ladder, hows),) = climbs.items()
-            for rung in hows[1:]:
-                rungs = {ladder: rung}
-                error = self._retry(rungs)
-                if not error:
-                    break
+            error = self._retry(rungs) if len(climbs) > 1 else 0
         if error:
             raise kernel.explain_failure(f"cannot trace with {self.name}", error, self.log)
         self.taken = rungs

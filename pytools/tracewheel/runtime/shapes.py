@@ -166,3 +166,18 @@ class Stacks(NamedTuple):
 Shape = Union[Stream, Histogram, Counts, Top, Stacks]
 WITH_COLUMNS = (Stream, Counts, Top)
 WITH_INTERVALS = (Histogram, Counts, Top)
+# The module of each in runtime: run() is the command, Reader(...).read() the library.
+MODULES = {
+    Stream: "stream",
+    Histogram: "histogram",
+    Counts: "counts",
+    Top: "counts",
+    Stacks: "stacks",
+}
+
+
+def module_of(tool: Shape) -> Any:
+    """Return what reads and shows tools of a shape."""
+    from importlib import import_module
+
+    return import_module(f"tracewheel.runtime.{MODULES[type(tool)]}")

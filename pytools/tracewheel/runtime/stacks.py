@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.errors import say
-from tracewheel.runtime.intervals import reports
+from tracewheel.runtime.intervals import reports, stamps
 from tracewheel.runtime.output import escape
 from tracewheel.runtime.session import read_map
 from tracewheel.runtime.symbols import Symbols
@@ -47,7 +47,7 @@ class Stack(NamedTuple):
     blocked: bool = False
 
 
-class Sums:
+class Reader:
     """Read a session's sums: since the start, or since the last reading."""
 
     def __init__(self, session: Session, tool: Shape) -> None:
@@ -191,7 +191,7 @@ def _usecs(ns: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], int]:
 
 def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, int]:
     """Print the sums at each interval, or at the end; return what to say at the end."""
-    sums = Sums(session, tool)
+    sums = Reader(session, tool)
     start = time.monotonic()
     seen = unkept = 0
     ns: dict[tuple[str, ...], int] = {}
@@ -224,11 +224,7 @@ def _report(request: Request, found: list[Stack], output: Output, start: float) 
         for stack in found:
             output.text(json.dumps({"time": now, **stack._asdict()}) + "\n")
         return
-    lines = []
-    if request.time:
-        lines.append(time.strftime("%H:%M:%S", time.localtime(now // 10**9)))
-    if request.timestamps:
-        lines.append(f"{time.monotonic() - start:.3f} s")
+    lines = stamps(request, start, now / 1e9)
     if request.fold:
         from tracewheel.runtime import flame
 

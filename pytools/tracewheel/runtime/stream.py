@@ -7,34 +7,35 @@ import bisect
 import collections
 import errno
 import functools
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
-from tracewheel.runtime.errors import BpfError, say
-from tracewheel.runtime.meaning import MEANINGS, TABLES, Meaning, address_text, name_of
-from tracewheel.runtime.output import ReaderGone
+from tracewheel.runtime.errors import BpfError
+from tracewheel.runtime.intervals import TARGET_ENDED, wait
+from tracewheel.runtime.meaning import MEANINGS, TABLES, Meaning
+from tracewheel.runtime.output import Stop
 from tracewheel.runtime.session import read_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from tracewheel.runtime.counts import Sums
+    from tracewheel.runtime import counts
     from tracewheel.runtime.glob import Glob
-    from tracewheel.runtime.output import Output, Stop
+    from tracewheel.runtime.output import Output
     from tracewheel.runtime.session import Member, Session
     from tracewheel.runtime.shapes import Column, Stream
-    from tracewheel.runtime.symbols import Frames, Symbols
+    from tracewheel.runtime.symbols import Frames
 
 _BATCH = 1 << 19
 # Between reads while records keep coming, few or many: a wake-up each would cost more than they
 # do, but a full ring would lose them.
-_PACE_MS, _HURRY_MS, _MANY = 8, 2, _BATCH // 4
-_UNREADABLE, _ABSENT = 2, 3  # of enum ev_state in record.bpf.h
-_NONE = {"result": 2**63 - 1, "span": 2**64 - 1, "exit": -1}  # EV_NO_RESULT and its like
-_EPIPE, _ESRCH, _ENOKEY, _ENOSPC = -errno.EPIPE, -errno.ESRCH, -errno.ENOKEY, -errno.ENOSPC
+_PACE_S, _HURRY_S, _MANY = 0.008, 0.002, _BATCH // 4
+_ABSENT = 3  # EV_ABSENT of record.bpf.h
+_ENOKEY, _ENOSPC = -errno.ENOKEY, -errno.ENOSPC
 _FRAMES = 2**32 - 1  # instead of a table: the frames of a process have no names yet
 
 
@@ -83,16 +84,21 @@ class Plan:
     """What the shim needs in order to render the records of one struct."""
 
     def __init__(
-        self, reader: Reader | Sums, columns: tuple[Column, ...], as_json: bool, ascii_only: bool
+        self,
+        reader: Reader | counts.Reader,
+        columns: tuple[Column, ...],
+        as_json: bool,
+        ascii_only: bool,
     ) -> None:
         members = reader.members
         self._members = {member.name: member for member in members}
         self._tables = Tables()
         self._alive: list[Any] = []
+        named = [(m, meaning_of(m).json, m.name) for m in reader.shown]
+        named += [(m, "container", "container") for m in reader.shown if m.meaning == "ev_cgroup"]
+        self.names = [name for _, _, name in named]
         if as_json:
-            shown = [self._column(m, meaning_of(m).json, m.name) for m in reader.shown]
-            cgroups = [m for m in reader.shown if m.meaning == "ev_cgroup"]
-            shown += [self._column(m, "container", "container") for m in cgroups]
+            shown = [self._column(*each) for each in named]
         else:
             shown = []
             for column in columns:
@@ -199,11 +205,12 @@ class Reader:
             used: int = self._used[0]
             if not used:
                 rest = next(self._rest, b"")
-                return self._put(rest) if rest else 0
+                return self._fill([rest]) if rest else 0
             if self.session.prober:
-                used = self._keep(used, self._is_whole)
+                used = self._fill(filter(self._is_whole, self.records(used)))
             for member, compiled in self._globs:
-                used = self._keep(used, functools.partial(self._matches, member, compiled))
+                matches = functools.partial(self._matches, member, compiled)
+                used = self._fill(filter(matches, self.records(used)))
             if used:
                 return used
 
@@ -229,20 +236,11 @@ class Reader:
         for key, record in sorted(records.items(), key=lambda item: time_of(item[1])):
             yield record + b"".join(tail.get(key, b"") for tail in tails)
 
-    def _put(self, record: bytes) -> int:
-        framed = len(record).to_bytes(8, "little") + record + b"\0" * (-len(record) % 8)
+    def _fill(self, records: Iterable[Any]) -> int:
+        """Lay records out in the buffer, where they may come from; return their bytes."""
+        framed = b"".join(map(frame, records))
         ffi.buffer(self.buffer, len(framed))[:] = framed
         return len(framed)
-
-    def _keep(self, used: int, wanted: Callable[[memoryview], bool]) -> int:
-        """Keep the records that are wanted, at the buffer's start; return their bytes."""
-        kept = b"".join(
-            len(record).to_bytes(8, "little") + bytes(record) + b"\0" * (-len(record) % 8)
-            for record in self.records(used)
-            if wanted(record)
-        )
-        ffi.buffer(self.buffer, len(kept))[:] = kept
-        return len(kept)
 
     def _is_whole(self, record: memoryview) -> bool:
         """Tell a record from what ON_ARRIVAL of uprobe.bpf.h puts between records."""
@@ -254,9 +252,15 @@ class Reader:
     def _matches(self, member: Member, compiled: Glob, record: memoryview) -> bool:
         """Tell whether a record's text matches, or is absent: then another record's did."""
         if meaning_of(member).json == "chars":
-            return compiled.matches(chars_of(record, member))
+            chars = bytes(record[member.offset : member.offset + member.size])
+            return compiled.matches(chars.split(b"\0")[0])
         text, state = part_of(record, member, self.size)
         return state == _ABSENT or compiled.matches(text)
+
+
+def frame(record: bytes | memoryview) -> bytes:
+    """Return a record as it lies in a batch."""
+    return len(record).to_bytes(8, "little") + bytes(record) + b"\0" * (-len(record) % 8)
 
 
 def part_of(record: memoryview, member: Member, size: int) -> tuple[bytes, int]:
@@ -267,105 +271,75 @@ def part_of(record: memoryview, member: Member, size: int) -> tuple[bytes, int]:
     return bytes(record[size + at : size + at + length]), state
 
 
-def chars_of(record: memoryview, member: Member) -> bytes:
-    """Return the bytes of a char array, up to a NUL."""
-    return bytes(record[member.offset : member.offset + member.size]).split(b"\0")[0]
+def batches(reader: Reader, output: Output | None, stop: Stop) -> Iterator[int]:
+    """Yield how many bytes of the reader's buffer each batch has, until the tracing is over."""
+    session = reader.session
+    end = time.monotonic() + (session.request.duration or math.inf)
+    status = 0
+    pace = math.inf  # idle: the ring wakes us
+    while not stop.asked and status != TARGET_ENDED and time.monotonic() < end:
+        left = min(end - time.monotonic(), pace)
+        status = wait(session, output, stop, left, for_records=pace == math.inf)
+        used = reader.read()
+        pace = math.inf if not used else _HURRY_S if used > _MANY else _PACE_S
+        while used:
+            yield used
+            used = reader.read() if used > _BATCH // 2 and not stop.asked else 0
+    reader.finish()
+    while used := reader.read():
+        yield used
 
 
-def decode(
-    record: memoryview,
-    members: list[Member],
-    size: int,
-    to_epoch: int,
-    symbols: Symbols | None = None,
-) -> dict[str, Any]:
-    """Return a record as Python values: texts by surrogateescape, times in ns since 1970."""
-    ret: dict[str, Any] = {}
-    for member in members:
-        kind = meaning_of(member).json
-        value: Any
-        if kind.endswith("stack"):
-            frames, _ = part_of(record, member, size)
-            pid = None if kind == "stack" else ret.get("pid", 0)
-            value = symbols.names(frames, pid) if symbols else []
-        elif kind in ("text", "path", "args"):
-            data, state = part_of(record, member, size)
-            value = _decode_part(kind, data, state)
-            if kind == "path" and value is not None and not value.startswith("/"):
-                value = ret.get("dir", "") + value if value else ret.get("dir", "")[:-1]
-        elif member.meaning == "ev_dir":
-            data, state = part_of(record, member, size)
-            names = data.split(b"\0")[-2::-1]
-            value = "".join("/" + os.fsdecode(name) for name in names) + "/" if names else ""
-        elif kind == "chars":
-            value = os.fsdecode(chars_of(record, member))
-        elif kind == "address":
-            value = address_text(bytes(record[member.offset : member.offset + member.size]))
-        else:
-            value = member.unpack(record)
-            if value == _NONE.get(kind):
-                value = None
-            elif kind == "epoch":
-                value += to_epoch
-            elif kind in ("disk", "syscall"):
-                value = name_of(kind, value)
-            elif member.meaning == "ev_cgroup":
-                ret["container"] = name_of("container", value)
-        ret[member.name] = value
-    ret.pop("dir", None)
-    return ret
+class Objects:
+    """Turn batches into named tuples of Python values: those that --json prints."""
 
+    ascii = False
 
-def _decode_part(kind: str, data: bytes, state: int) -> Any:
-    if state in (_UNREADABLE, _ABSENT):
-        return None
-    if kind == "args":
-        return [os.fsdecode(arg) for arg in data.removesuffix(b"\0").split(b"\0")]
-    return os.fsdecode(data)
+    def __init__(self, name: str, reader: Reader | counts.Reader) -> None:
+        self._lines = Lines(reader, (), self)
+        self._type = collections.namedtuple(name, self._lines.names)  # type: ignore[misc]
+        self._text: list[bytes] = []
+
+    def write(self, text: Any) -> int:
+        """Take lines, as an output does."""
+        self._text.append(bytes(text))
+        return 0
+
+    def of(self, used: int) -> Iterator[Any]:
+        """Yield an object for each record of the reader's buffer."""
+        self._lines.render(used)
+        import base64
+        import json
+
+        text, self._text = b"".join(self._text), []
+        for line in text.split(b"\n")[:-1]:
+            values = json.loads(line)
+            for name in [name for name in values if name.endswith("_b64")]:
+                whole = os.fsdecode(base64.b64decode(values.pop(name)))
+                name = name[: -len("_b64")]
+                if isinstance(values[name], list):
+                    values[name] = whole.removesuffix("\0").split("\0")
+                else:
+                    values[name] = whole
+            yield self._type(**values)
 
 
 def iterate(session: Session, tool: Stream) -> Iterator[Any]:
     """Yield records, as named tuples of the record's name, until the duration is over."""
     reader = Reader(session, tool)
-    symbols: Symbols | None = None
-    if session.request.stack:
-        from tracewheel.runtime.symbols import Symbols
-
-        symbols = Symbols()
-    names = [member.name for member in reader.shown]
-    names += ["container"] if reader.with_cgroup else []
-    record_type = collections.namedtuple(  # type: ignore[misc]
-        session.maps[tool.ring].record, names
-    )
-    to_epoch = kernel.boot_to_epoch_ns()
-    duration = session.request.duration
-    deadline = time.monotonic() + duration if duration else None
-    over = False
-    while True:
-        used = reader.read()
-        batch = [bytes(record) for record in reader.records(used)]
-        for record in batch:
-            view = memoryview(record)
-            values = decode(view, reader.members, reader.size, to_epoch, symbols)
-            yield record_type(*(values[name] for name in names))
-        if over and not batch:
-            return
-        left = 0.5 if deadline is None else deadline - time.monotonic()
-        if left <= 0:
-            if not over:
-                reader.finish()
-            over = True
-            continue
-        # In slices: a signal between the check and the wait would else be noticed late.
-        left = session.patience(int(min(left, 0.5) * 1000))
-        lib.shim_wait(session.handle, -1, -1, -1, left)
+    objects = Objects(session.maps[tool.ring].record, reader)
+    for used in batches(reader, None, Stop()):
+        yield from objects.of(used)
 
 
 class Lines:
     """Render batches to an output, and keep count."""
 
-    def __init__(self, reader: Reader | Sums, columns: tuple[Column, ...], output: Output) -> None:
+    def __init__(
+        self, reader: Reader | counts.Reader, columns: tuple[Column, ...], output: Output | Objects
+    ) -> None:
         self._plan = Plan(reader, columns, bool(reader.session.request.json), output.ascii)
+        self.names = self._plan.names
         self._reader = reader
         self._output = output
         self._text = _new("char[]", _BATCH)
@@ -419,30 +393,7 @@ def _run(session: Session, reader: Reader, output: Output, stop: Stop) -> dict[s
     lines = Lines(reader, columns, output)
     if not (request.no_header or request.json or request.rowless):
         output.text(header(columns))
-    deadline = time.monotonic() + request.duration if request.duration else None
-    pace = 0  # idle: the ring wakes us
-    while not stop.asked:
-        left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
-        ring = ffi.NULL if pace else session.handle
-        if pace:
-            left = pace if left < 0 else min(left, pace)
-        left = session.patience(left)
-        status = lib.shim_wait(ring, stop.wake, output.watched, session.target, left)
-        used = reader.read()
-        pace = 0 if not used else _HURRY_MS if used > _MANY else _PACE_MS
-        while used:
-            if not request.rowless:
-                lines.render(used)
-            used = reader.read() if used > _BATCH // 2 and not stop.asked else 0
-        if status == _EPIPE:
-            raise ReaderGone
-        if status == _ESRCH:
-            say(f"{session.name}: process {request.pid} has ended")
-            break
-        if deadline is not None and time.monotonic() >= deadline:
-            break
-    reader.finish()
-    while used := reader.read():
+    for used in batches(reader, output, stop):
         if not request.rowless:
             lines.render(used)
     return {
