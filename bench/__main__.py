@@ -27,6 +27,7 @@ EACH_RUN = {
     "runqlat": accuracy.runqlat,
     "offcputime": measure.offcputime,
     "connects": measure.connects,
+    "tools": measure.tools,
 }
 ONCE = {"idle": measure.idle}
 

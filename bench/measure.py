@@ -21,6 +21,7 @@ from .session import BUILD, Session, Usage
 
 OURS, LIBBPF, BPFTRACE, BCC = "tracewheel", "libbpf-tools", "bpftrace", "bcc"
 ROOT = Path(__file__).resolve().parents[1]
+TOOLS = sorted(path.stem for path in (ROOT / "pytools/tracewheel/tools").glob("[a-z]*.py"))
 CPUS = sorted(os.sched_getaffinity(0))
 _STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
@@ -68,8 +69,7 @@ def storm(bench: Bench, maker: str) -> None:
         untraced = _call("getppid", bench.opens * 5, CPUS[-1:])
         opened = _call("open", bench.opens, CPUS[-1:])
         session.prove()
-        # Not ru_maxrss, which counts the memory of the parent before exec, too.
-        status = Path(f"/proc/{session.process.pid}/status").read_text()
+        peak = session.peak_mb()
         usage = session.stop()
     shown = _count_rows(session, opened)
     bench.note(
@@ -80,7 +80,7 @@ def storm(bench: Bench, maker: str) -> None:
         cpu_us=(usage.cpu_seconds - idle.cpu_seconds) * 1e6 / max(shown, 1),
         slower_percent=(opened.nanoseconds / alone.nanoseconds - 1) * 100,
         getppid_ns=untraced.nanoseconds / untraced.count,
-        peak_mb=int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) / 1e3,
+        peak_mb=peak,
     )
 
 
@@ -136,7 +136,7 @@ def offcputime(bench: Bench, maker: str) -> None:
         maker,
         offcputime_extra_ns=traced.nanoseconds / traced.count - alone.nanoseconds / alone.count,
         offcputime_bpf_ns=sum(after[id] - before[id] for id in own) / timed.count,
-        offcputime_exit_ms=usage.exit_seconds * 1e3,
+        offcputime_report_ms=usage.exit_seconds * 1e3,
     )
     if maker == OURS:
         lines = [json.loads(line) for line in session.output.read_text().splitlines()]
@@ -208,32 +208,33 @@ def connects(bench: Bench, maker: str) -> None:
     alone = _call("connect", 20_000, CPUS[-1:])
     with Session("tcpconnect", Command((str(bench.binaries / "tcpconnect"),))) as session:
         session.wait_for("Tracing")
-        attached = time.monotonic() - session.started
         opened = _call("connect", 20_000, CPUS[-1:])
-        status = Path(f"/proc/{session.process.pid}/status").read_text()
         lost = session.stop().lost
     bench.note(
         maker,
         connects_lost=lost,
         connects_untold=_untold(opened.count, _count_rows(session, opened), lost),
         connects_slower_percent=(opened.nanoseconds / alone.nanoseconds - 1) * 100,
-        connects_attach_ms=attached * 1e3,
-        connects_peak_mb=int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) / 1e3,
     )
+
+
+def tools(bench: Bench, maker: str) -> None:
+    """Start each of our tools and stop it again."""
+    for tool in TOOLS if maker == OURS else ():
+        with Session("tool", Command((str(bench.binaries / tool),))) as session:
+            session.wait_for("Tracing")
+            attached = time.monotonic() - session.started
+            peak = session.peak_mb()
+            exit_ms = session.stop().exit_seconds * 1e3
+        figures = {"attach_ms": attached * 1e3, "peak_mb": peak, "exit_ms": exit_ms}
+        bench.note(maker, **{f"{tool}_{name}": figure for name, figure in figures.items()})
 
 
 def count_lines() -> int:
     """Count the lines of runtime and shim that are neither blank nor comment."""
-    runtime = (path for path in (ROOT / "pytools/tracewheel/runtime").iterdir() if path.is_file())
-    shim = (path for path in (ROOT / "libbpf_shim").glob("*") if path.suffix in (".c", ".h", ".py"))
-    count = 0
-    for path in (*runtime, *shim):
-        text, mark = path.read_text(), "#"
-        if path.suffix != ".py":
-            text, mark = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL), "//"
-        lines = (line.strip() for line in text.splitlines())
-        count += sum(bool(line) and not line.startswith(mark) for line in lines)
-    return count
+    argv = ["cloc", "--json", str(ROOT / "pytools/tracewheel/runtime"), str(ROOT / "libbpf_shim")]
+    counted = subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout
+    return int(json.loads(counted)["SUM"]["code"])
 
 
 def build_workload() -> None:

@@ -118,6 +118,11 @@ class Session:
                 raise TimeoutError(f"no {kind}: {self.errors.read_text()[-300:]}")
             time.sleep(0.001)
 
+    def peak_mb(self) -> float:
+        """Return the most memory that the tool had; ru_maxrss counts its parent's, too."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) / 1e3
+
     def stop(self, limit: float = 10) -> Usage:
         """Press Ctrl-C and wait for the end."""
         end = select.poll()

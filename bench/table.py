@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from .measure import BCC, BPFTRACE, LIBBPF, OURS
+from .measure import BCC, BPFTRACE, LIBBPF, OURS, TOOLS
 
 Samples = Mapping[str, Mapping[str, Sequence[float]]]
 MAKERS = (OURS, LIBBPF, BPFTRACE, BCC)
@@ -57,13 +57,14 @@ ROWS = (
     Row("runqlat: events not counted", "runqlat_missed", aim=0, pick=max),
     Row("offcputime: a switch takes longer by, ns", "offcputime_extra_ns", 2 / 3, None, (LIBBPF,)),
     Row("offcputime: BPF per switch, ns", "offcputime_bpf_ns", 1, None, (LIBBPF,)),
-    Row("offcputime: Ctrl-C to exit, ms", "offcputime_exit_ms", 1000),
+    Row("offcputime: Ctrl-C to the report, ms", "offcputime_report_ms", 1000),
     Row("offcputime: switches not counted", "offcputime_missed", aim=0, pick=max),
     Row("tcpconnect: connects lost, as told", "connects_lost", 0, pick=max),
     Row("tcpconnect: neither shown nor told", "connects_untold", 0, pick=max),
     Row("tcpconnect: a connection slowed by, %", "connects_slower_percent"),
-    Row("tcpconnect: start to attached, ms", "connects_attach_ms", 150),
-    Row("tcpconnect: peak memory, MB", "connects_peak_mb", 40),
+    *(Row(f"{tool}: start to attached, ms", f"{tool}_attach_ms", 150) for tool in TOOLS),
+    *(Row(f"{tool}: peak memory, MB", f"{tool}_peak_mb", 40) for tool in TOOLS),
+    *(Row(f"{tool}: Ctrl-C to exit, ms", f"{tool}_exit_ms", 500, 100) for tool in TOOLS),
     Row("lines of runtime and shim", "lines", 5000),
 )
 
