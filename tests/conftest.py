@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 COMMANDS = Path(sys.executable).parent
 LIMIT_S = 120  # emulated machines are slow
+# On such kernels programs at sys_enter and sys_exit can be preempted, and are skipped where
+# another task comes by meanwhile. How often is told, not whose events were meant. Seen on 7.2, and
+# never up to 6.12: there it would be a fault.
+MAY_SKIP = tuple(map(int, os.uname().release.split(".")[:2])) > (6, 12)
 
 settings.register_profile("tracewheel", deadline=None, database=None)
 settings.load_profile("tracewheel")
@@ -119,16 +123,13 @@ class Run:
 
     @property
     def losses(self) -> dict[str, int]:
-        """The losses that a run with --json tells, but for programs that the kernel skipped."""
-        return {cause: n for cause, n in self.summary["losses"].items() if cause != "skipped"}
+        """The losses that a run with --json tells, but for programs that the kernel may skip."""
+        losses = self.summary["losses"].items()
+        return {cause: n for cause, n in losses if not (MAY_SKIP and cause == "skipped")}
 
     def completed(self, found: dict[Any, int], expected: dict[Any, int]) -> dict[Any, int]:
-        """Return counts as expected where they lack no more than what the kernel skipped.
-
-        Seen on 7.2: a program at sys_enter or sys_exit can be preempted, and is skipped where
-        another task comes by meanwhile. How often is told, not whose events were meant.
-        """
-        skipped = self.summary["losses"].get("skipped", 0)
+        """Return counts as expected where they lack no more than what the kernel may skip."""
+        skipped = self.summary["losses"].get("skipped", 0) if MAY_SKIP else 0
         lacking = {what: expected.get(what, count) - count for what, count in found.items()}
         return {
             what: count + lack if 0 <= lack <= skipped else count
@@ -146,8 +147,8 @@ class Run:
 
     @property
     def skipped(self) -> int:
-        """How many runs of programs the last line says that the kernel skipped."""
-        found = re.search(r"\bskipped (\d+)", self._conclusion()[2])
+        """How many runs of programs the last line says were skipped, where the kernel may."""
+        found = MAY_SKIP and re.search(r"\bskipped (\d+)", self._conclusion()[2])
         return int(found[1]) if found else 0
 
     def _conclusion(self) -> tuple[int, int, str]:

@@ -22,6 +22,7 @@ ELSEWHERE = (
     "tests/contract/test_size.py",
     "tests/contract/test_static.py",
     "tests/faults/test_bad_input.py",
+    "tests/faults/test_bounds.py",
     "tests/faults/test_life.py",
     "tests/faults/test_package.py",
     "tests/runtime",
