@@ -140,7 +140,7 @@ def offcputime(bench: Bench, maker: str) -> None:
     )
     if maker == OURS:
         lines = [json.loads(line) for line in session.output.read_text().splitlines()]
-        seen = sum(line["times"] for line in lines if line.get("comm") == "storm")
+        seen = sum(line["times"] for line in lines if line.get("comm") == "switching")
         missed = timed.count + traced.count - seen - lines[-1]["summary"]["lost"]
         bench.note(maker, offcputime_missed=max(0, missed))
 

@@ -58,7 +58,7 @@ ROWS = (
     Row("offcputime: a switch takes longer by, ns", "offcputime_extra_ns", 2 / 3, None, (LIBBPF,)),
     Row("offcputime: BPF per switch, ns", "offcputime_bpf_ns", 1, None, (LIBBPF,)),
     Row("offcputime: Ctrl-C to the report, ms", "offcputime_report_ms", 1000),
-    Row("offcputime: switches not counted", "offcputime_missed", aim=0, pick=max),
+    Row("offcputime: switches neither counted nor told", "offcputime_missed", 0, pick=max),
     Row("tcpconnect: connects lost, as told", "connects_lost", 0, pick=max),
     Row("tcpconnect: neither shown nor told", "connects_untold", 0, pick=max),
     Row("tcpconnect: a connection slowed by, %", "connects_slower_percent"),

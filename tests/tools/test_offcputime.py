@@ -163,7 +163,8 @@ def lasted(found: list[dict[str, Any]]) -> int:
 def nearly(least: int, most: int) -> range:
     """Return how many switches of so many may be seen.
 
-    Seen on one kernel: a few per thousand never reach a tracepoint, ftrace's neither.
+    Seen on one machine: a few per thousand never reach a tracepoint, ftrace's neither: those by
+    which a certain process leaves its CPU. Who comes after it has not been seen to come.
     """
     return range(least - max(2, least // 20), most + 1)
 
@@ -182,13 +183,13 @@ def test_each_rung_counts_naps(trace: Any, hire: Any, rungs_of: Any) -> None:
 
         naps = behind(tool.json, "nanosleep")
         switches = sleeper.switches - before
-        assert times(tool.json) in nearly(switches, switches)
+        assert switches == times(tool.json) + tool.summary["lost"]
         assert times(tool.json) == tool.summary["events"]
         assert times(naps) in nearly(NAPS, NAPS + sleeper.preempted)
         assert took == pytest.approx(lasted(naps), rel=0.05)
         assert {(sleeper.pid, 0, "sleeper")} == {(n["pid"], n["tid"], n["comm"]) for n in naps}
         assert all(nap["kernel_stack"][0].startswith("__schedule") for nap in naps)
-        assert 0 == tool.summary["lost"]
+        assert tool.summary["lost"] <= max(2, switches // 20)
 
 
 def test_still_blocked(trace: Any, hire: Any, until: Any) -> None:
