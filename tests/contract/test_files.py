@@ -46,8 +46,8 @@ def test_stacks_hold_all_events(
     assert 0 == tool.code
     assert seen == sum(weights(tool.out))
     assert seen == json.loads(scope.read_text())["profiles"][0]["endValue"]
-    drawn = [int(g.attrib["data-w"]) for g in ET.parse(flame).iter(f"{SVG}g")
-             if g.attrib.get("data-d") == "0"]  # fmt: skip
+    drawn = [int(box.attrib["data-w"]) for box in ET.parse(flame).iter(f"{SVG}svg")
+             if box.attrib.get("data-d") == "0"]  # fmt: skip
     assert seen == sum(drawn)
     assert {"flame.svg", "scope.json"} == {p.name for p in tmp_path.iterdir() if p.suffix}
 

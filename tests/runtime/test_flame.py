@@ -59,7 +59,7 @@ def test_speedscope(unescape: Callable[[str], bytes], stacks: flame.Folded) -> N
 def boxes(document: str) -> list[tuple[str, int, int, int]]:
     """Return name, depth, begin and weight of each frame of a flame graph."""
     found = []
-    for shape in ET.fromstring(document).iter(f"{SVG}g"):
+    for shape in ET.fromstring(document).iter(f"{SVG}svg"):
         if "data-w" in shape.attrib:
             name = str(shape.findtext(f"{SVG}title")).rsplit("\n", 1)[0]
             depth, begin, weight = (int(shape.attrib[f"data-{letter}"]) for letter in "dbw")
@@ -82,8 +82,8 @@ def test_svg_is_well_formed(stacks: flame.Folded) -> None:
 def test_svg_adds_up() -> None:
     """Stacks that begin alike share boxes; a box is as wide as all that passes through it."""
     stacks = {("a", "b"): 3, ("a", "b", "c"): 5, ("a", "d"): 7, ("e",): 11, ("f",): 0}
-    expected = [("all", 0, 0, 26), ("a", 1, 0, 15), ("e", 1, 15, 11), ("b", 2, 0, 8),
-                ("d", 2, 8, 7), ("c", 3, 3, 5)]  # fmt: skip
+    expected = [("all", 0, 0, 26), ("a", 1, 0, 15), ("b", 2, 0, 8), ("c", 3, 3, 5),
+                ("d", 2, 8, 7), ("e", 1, 15, 11)]  # fmt: skip
 
     assert expected == boxes(flame.svg(stacks, "", "x"))
 
@@ -97,7 +97,7 @@ def test_svg_tells_what_it_leaves_out() -> None:
     document = flame.svg(stacks, "", "x")
 
     assert ["all", "wide"] == [name for name, *_ in boxes(document)]
-    assert "1,001,009 x in 1,010 stacks; 1,009 frames below 0.02 % are left out" in document
+    assert "1,001,009 x in 1,010 stacks; 1,009 branches below 0.02 % are left out" in document
 
 
 def test_svg_asks_for_nothing() -> None:

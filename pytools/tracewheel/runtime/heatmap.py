@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import bisect
 import time
-from typing import NamedTuple
+from collections import Counter
+from html import escape
 
-from tracewheel.runtime.figure import HEAD, figure, xml
+from tracewheel.runtime.figure import HEAD, figure
 from tracewheel.runtime.histogram import Histogram, heading, short, slot_bounds
 
-_MOST_COLUMNS, _MOST_ROWS = 600, 64
-_LEFT, _WIDTH, _HEIGHT = 90, 920, 380  # of a panel, in pixels
+_MOST_COLUMNS = 600
+_LEFT, _WIDTH, _ROW, _GAP = 90, 920, 6, 70  # of panels, in pixels
+_LEGEND = _LEFT + _WIDTH + 20
+_SLOTS, _ROWS = 2, 4  # of a row, and of a power of two
 _COLORS = ("#fdebb0", "#fdd07a", "#fcae55", "#f88540", "#ea5a33", "#c93530", "#9a1a32", "#5f0f2e")
-
-
-class _Column(NamedTuple):
-    begin: float  # seconds since 1970
-    end: float
-    found: dict[str, Histogram]
 
 
 class Heatmap:
@@ -26,115 +22,84 @@ class Heatmap:
 
     def __init__(self, title: str, unit: str) -> None:
         self._title, self._unit = title, unit
-        self._columns: list[_Column] = []
+        self._columns: list[tuple[float, dict[str, Histogram]]] = []  # since 1970 when
         self._reports, self._together = 0, 1  # so many reports, and so many of them in a column
         self._at = time.time()
 
     def add(self, found: list[Histogram]) -> None:
         """Take a report: of the time since the last one."""
-        begin, self._at = self._at, time.time()
-        named = {heading(histogram, False): histogram for histogram in found}
-        column = _Column(begin, self._at, named)
-        if self._reports % self._together:
-            column = _join(self._columns.pop(), column)
-        self._columns.append(column)
+        if self._reports % self._together == 0:
+            if len(self._columns) == _MOST_COLUMNS:
+                for (_, into), (_, later) in zip(self._columns[::2], self._columns[1::2]):
+                    _merge(into, later)
+                self._columns = self._columns[::2]
+                self._together *= 2
+            self._columns.append((self._at, {}))
+        _merge(self._columns[-1][1], {heading(each, False): each for each in found})
         self._reports += 1
-        if len(self._columns) == _MOST_COLUMNS and not self._reports % self._together:
-            pairs = zip(self._columns[::2], self._columns[1::2])
-            self._columns = [_join(*pair) for pair in pairs]
-            self._together *= 2
+        self._at = time.time()
 
     def svg(self) -> str:
         """Return the picture: a panel for each key, all with the same rows and colours."""
-        every = [histogram for column in self._columns for histogram in column.found.values()]
-        slots = {slot for histogram in every for slot in histogram.slots} or {0}
-        # Rows of 1, 2, 4 ... slots, so that powers of two begin rows.
-        step = 1
-        while max(slots) // step - min(slots) // step >= _MOST_ROWS:
-            step *= 2
-        rows = range(min(slots) // step, max(slots) // step + 1)
-        cells: dict[str, dict[tuple[int, int], int]] = {}
-        for number, column in enumerate(self._columns):
-            for key, histogram in column.found.items():
-                counts = cells.setdefault(key, {})
+        counts: Counter[tuple[str, int, int]] = Counter()
+        for number, (_, found) in enumerate(self._columns):
+            for key, histogram in found.items():
                 for slot, count in histogram.slots.items():
-                    at = number, slot // step
-                    counts[at] = counts.get(at, 0) + count
-        most = max((max(counts.values()) for counts in cells.values()), default=1)
-        edges = sorted({round((most + 1) ** (part / 8)) for part in range(8)})
-        marks, shapes = _legend(edges, most), ""
-        for number, (key, counts) in enumerate(sorted(cells.items())):
-            panel = self._panel(key, counts, HEAD + 26 + number * (_HEIGHT + 70), rows, step, edges)
-            marks, shapes = marks + panel[0], shapes + panel[1]
-        total = sum(histogram.total for histogram in every)
-        summary = f"{total:,} events in {self._reports:,} intervals"
-        body = f'{marks}<g id="shapes">\n{shapes}</g>'
-        return figure(self._title, summary, max(1, len(cells)) * (_HEIGHT + 70), body)
-
-    def _panel(
-        self, key: str, counts: dict[tuple[int, int], int], top: int, rows: range, step: int,
-        edges: list[int],
-    ) -> tuple[str, str]:  # fmt: skip
-        """Return the axes of a panel, and its cells."""
-        height, width = _HEIGHT / len(rows), _WIDTH / len(self._columns)
-        bottom, unit = top + _HEIGHT, self._unit
-        marks = [
-            _text(_LEFT, top - 8, key),
-            _text(_LEFT - 8, top - 8, unit, "end"),
-            f'<rect x="{_LEFT}" y="{top}" width="{_WIDTH}" height="{_HEIGHT}" fill="#f4f4f4"/>',
-        ]
-        free = bottom + 15.0
-        for number, row in enumerate(rows):
-            low, y = slot_bounds(row * step)[0], bottom - number * height
-            if low & (low - 1) == 0 and y <= free:
-                marks.append(_text(_LEFT - 8, y + 4, short(low / 1024), "end"))
-                free = y - 15
-        for number in range(0, len(self._columns), -(-len(self._columns) // 10)):
-            begin = self._columns[number].begin
-            marks.append(_text(_LEFT + number * width, bottom + 18, _clock(begin)))
-        cells = []
-        for (number, row), count in sorted(counts.items()):
-            column = self._columns[number]
-            low, high = slot_bounds(row * step)[0], slot_bounds(row * step + step - 1)[1]
-            cells.append(
-                f'<rect x="{_LEFT + number * width:.2f}" width="{width:.2f}" '
-                f'y="{bottom - (row - rows[0] + 1) * height:.2f}" height="{height:.2f}" '
-                f'fill="{_color(edges, count)}"><title>'
-                f"{_clock(column.begin)} to {_clock(column.end)}\n"
-                f"{short(low / 1024)} to {short(high / 1024)} {unit}\n"
-                f"{count:,} events</title></rect>\n"
+                    counts[key, number, slot // _SLOTS] += count
+        powers = {row // _ROWS for _, _, row in counts} or {0}
+        first, beyond = min(powers) * _ROWS, (max(powers) + 1) * _ROWS
+        height, width = (beyond - first) * _ROW, _WIDTH / max(1, len(self._columns))
+        clocks = [time.strftime("%H:%M:%S", time.localtime(at))
+                  for at in (*(begin for begin, _ in self._columns), self._at)]  # fmt: skip
+        keys = sorted({key for key, _, _ in counts})
+        tops = {key: HEAD + 26 + number * (height + _GAP) for number, key in enumerate(keys)}
+        most = max(counts.values(), default=1).bit_length()
+        body = [_text(_LEGEND, HEAD + 18, "events, from")]
+        for power in range(most):
+            top = HEAD + 26 + 22 * power
+            body.append(
+                f'<rect x="{_LEGEND}" y="{top}" width="16" height="16" {_fill(power, most)}/>'
             )
-        return "".join(marks), "".join(cells)
+            body.append(_text(_LEGEND + 24, top + 13, f"{1 << power:,}"))
+        for key, top in tops.items():
+            body += [
+                _text(_LEFT, top - 8, key),
+                _text(_LEFT - 8, top - 8, self._unit, "end"),
+                f'<rect x="{_LEFT}" y="{top}" width="{_WIDTH}" height="{height}" fill="#f4f4f4"/>',
+            ]
+            for row in range(first, beyond, _ROWS):
+                bottom = top + (beyond - row) * _ROW
+                body.append(_text(_LEFT - 8, bottom, _bounds(row)[0], "end"))
+            for number in range(0, len(self._columns), -(-len(self._columns) // 10)):
+                body.append(_text(_LEFT + number * width, top + height + 18, clocks[number]))
+        body.append('<g id="shapes">\n')
+        for (key, number, row), count in sorted(counts.items()):
+            x, y = _LEFT + number * width, tops[key] + (beyond - row - 1) * _ROW
+            body.append(
+                f'<rect x="{x:.2f}" y="{y}" width="{width:.2f}" height="{_ROW}" '
+                f"{_fill(count.bit_length() - 1, most)}><title>"
+                f"{clocks[number]} to {clocks[number + 1]}\n"
+                f"{' to '.join(_bounds(row))} {self._unit}\n{count:,} events</title></rect>\n"
+            )
+        summary = f"{sum(counts.values()):,} events in {self._reports:,} intervals"
+        height = max(len(tops) * (height + _GAP), 22 * most + _GAP)
+        return figure(self._title, summary, height, "".join(body) + "</g>")
 
 
-def _join(first: _Column, second: _Column) -> _Column:
-    """Return one column for two neighbours."""
-    found = dict(first.found)
-    for key, histogram in second.found.items():
-        found[key] = found[key].merge(histogram) if key in found else histogram
-    return _Column(first.begin, second.end, found)
+def _merge(into: dict[str, Histogram], more: dict[str, Histogram]) -> None:
+    for key, histogram in more.items():
+        into[key] = into[key].merge(histogram) if key in into else histogram
 
 
-def _clock(at: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(at))
+def _bounds(row: int) -> tuple[str, str]:
+    """Return the least value of a row and the least beyond it."""
+    low, high = slot_bounds(row * _SLOTS)[0], slot_bounds(row * _SLOTS + _SLOTS - 1)[1]
+    return short(low / 1024), short(high / 1024)
 
 
-def _color(edges: list[int], count: int) -> str:
-    part = bisect.bisect_right(edges, count) - 1
-    return _COLORS[part * 7 // max(1, len(edges) - 1)]
+def _fill(power: int, most: int) -> str:
+    return f'fill="{_COLORS[power * len(_COLORS) // most]}"'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{xml(text)}</text>'
-
-
-def _legend(edges: list[int], most: int) -> str:
-    x, y = _LEFT + _WIDTH + 20, HEAD + 18
-    parts = [_text(x, y, "events")]
-    for low, beyond in zip(edges, [*edges[1:], most + 1]):
-        label = f"{low:,}" if beyond - low <= 1 else f"{low:,} to {beyond - 1:,}"
-        color = _color(edges, low)
-        parts.append(f'<rect x="{x}" y="{y + 8}" width="16" height="16" fill="{color}"/>')
-        parts.append(_text(x + 24, y + 21, label))
-        y += 22
-    return "".join(parts)
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

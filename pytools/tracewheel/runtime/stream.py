@@ -381,10 +381,10 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
     reader = flame.CountingReader(session, tool)
     try:
         counts = _run(session, reader, output, stop)
-        return {"events": sum(reader.stacks().values())} if session.request.rowless else counts
+        return {"events": sum(reader.stacks.values())} if session.request.rowless else counts
     finally:
         title = f"{session.name}: {tool.ring} by stack"
-        flame.write(session.request, reader.stacks(), title, tool.ring, output)
+        flame.write(session.request, reader.stacks, title, tool.ring, output)
 
 
 def _run(session: Session, reader: Reader, output: Output, stop: Stop) -> dict[str, int]:
