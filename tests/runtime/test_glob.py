@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tracewheel.runtime.errors import UsageError
 from tracewheel.runtime.glob import CLASSES, Glob, compile_glob
 
+ALL_LETTERS = os.fsdecode(bytes(set(range(1, 256)) - set(b"*?[/")))
 names = st.text(st.sampled_from("ab.-]"), max_size=8)
 globs = st.lists(
     st.sampled_from(["a", "b", ".", "*", "?", "[ab]", "[!a]", "[a-b.]", "]"]),
@@ -71,13 +73,25 @@ def test_anything(pattern: str, path: bytes, whole: bool) -> None:
     assert expected == glob.matches(path) == dfa_matches(glob, path)
 
 
-def test_large_globs_are_left_to_user_space() -> None:
+@pytest.mark.parametrize(
+    ("pattern", "name"), [("*a" + "?" * 12, "xa" + "b" * 12), (ALL_LETTERS, ALL_LETTERS)]
+)
+def test_large_globs_are_left_to_user_space(pattern: str, name: str) -> None:
     """A glob whose DFA would not fit still matches, by the regular expression."""
-    glob = compile_glob("*a" + "?" * 12)
+    glob = compile_glob(pattern)
 
     assert {} == glob.variables
-    assert glob.matches(b"xa" + b"b" * 12)
-    assert not glob.matches(b"xa" + b"b" * 11)
+    assert glob.matches(os.fsencode(name))
+    assert not glob.matches(os.fsencode(name[:-1]))
+
+
+@pytest.mark.parametrize("pattern", ["a*b", "a?b", "a b", "a[ ]b", "a[!x]b"])
+def test_arguments(pattern: str) -> None:
+    """The NUL between arguments counts as a blank."""
+    glob = compile_glob(pattern, whole=True)
+
+    assert (True, True) == (dfa_matches(glob, b"a\0b"), glob.matches(b"a\0b"))
+    assert not dfa_matches(glob, b"a\0c")
 
 
 @pytest.mark.parametrize("pattern", ["", "a\0b"])

@@ -11,8 +11,8 @@ from tracewheel.runtime.errors import UsageError
 
 STATES, CLASSES = 64, 32  # GLOB_STATES, GLOB_CLASSES of glob.bpf.h
 
-_ANY = frozenset(range(256))
-_SLASH, _BLANK = b"/ "
+_LETTERS = [chr(byte) for byte in range(256)]
+_STEP = re.compile(r"\[(?:!.|[^!])[^]]*\]|.", re.DOTALL)
 
 
 class Glob(NamedTuple):
@@ -34,87 +34,54 @@ def compile_glob(pattern: str, whole: bool = False) -> Glob:
         raise UsageError("cannot match a glob with a NUL byte: no name has one")
     if not pattern:
         raise UsageError("cannot match an empty glob: it matches no name")
-    text = pattern.encode("utf-8", "surrogateescape")
+    text = pattern.encode("utf-8", "surrogateescape").decode("latin-1")
     base_name = not whole and "/" not in pattern
-    regex = fnmatch.translate(text.decode("latin-1")).encode("latin-1")
-    return Glob(re.compile(regex), base_name, _dfa(_steps(text, base_name), base_name))
+    regex = re.compile(fnmatch.translate(text).encode("latin-1"))
+    return Glob(regex, base_name, _dfa(_STEP.findall(text), base_name))
 
 
-def _steps(pattern: bytes, base_name: bool) -> list[tuple[frozenset[int], bool]]:
-    """Split into (bytes that match, repeats): a star is a step that repeats."""
-    allowed = _ANY - {_SLASH} if base_name else _ANY
-    steps = []
-    at = 0
-    while at < len(pattern):
-        char = pattern[at : at + 1]
-        at += 1
-        end = pattern.find(b"]", at + 1 + (pattern[at : at + 1] == b"!")) if char == b"[" else -1
-        if char == b"*":
-            steps.append((allowed, True))
-        elif char == b"?":
-            steps.append((allowed, False))
-        elif end > 0:
-            one = re.compile(fnmatch.translate(pattern[at - 1 : end + 1].decode("latin-1")))
-            steps.append((frozenset(b for b in allowed if one.match(chr(b))), False))
-            at = end + 1
-        else:
-            steps.append((frozenset(char), False))
-    return steps
-
-
-def _dfa(steps: list[tuple[frozenset[int], bool]], base_name: bool) -> dict[str, object]:
+def _dfa(steps: list[str], base_name: bool) -> dict[str, object]:
     """Build the tables of glob.bpf.h by subset construction.
 
-    A position counts the steps done; -1, for base names, is anywhere in the directories before.
+    A set of positions is a number: its bit n tells that the first n steps may be done.
     """
-    classes, members = _classes(steps)
-    if len(members) > CLASSES:
+    stars = [step == "*" for step in steps]
+    repeating = sum(1 << at for at, star in enumerate(stars) if star)
+    fitting = dict.fromkeys(_LETTERS, 0)  # by letter: the steps that it may be
+    for at, step in enumerate(steps):
+        own = fnmatch.filter(_LETTERS, step) if step[1:] or step in "*?" else step
+        for letter in own:
+            fitting[letter] |= 1 << at
+
+    def closed(positions: int) -> int:
+        for at, star in enumerate(stars):  # which may be nothing
+            positions |= (star and positions >> at & 1) << at + 1
+        return positions
+
+    kinds = [(fitting[" " if letter == "\0" else letter], letter == "/") for letter in _LETTERS]
+    classes = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    if len(classes) > CLASSES:
         return {}
-
-    def closed(positions: set[int]) -> frozenset[int]:
-        for at in sorted(positions):
-            while 0 <= at < len(steps) and steps[at][1]:
-                at += 1
-                positions.add(at)
-        return frozenset(positions)
-
-    start = closed({-1, 0} if base_name else {0})
-    numbers = {start: 0}
-    todo = [start]
-    table = bytearray(STATES * CLASSES)
-    for state in todo:
-        for number, byte in enumerate(members):
-            reached = {-1} if -1 in state else set()
-            if -1 in state and byte == _SLASH:
-                reached.add(0)
-            for at in state:
-                if 0 <= at < len(steps) and byte in steps[at][0]:
-                    reached.add(at if steps[at][1] else at + 1)
-            following = closed(reached)
-            if following not in numbers:
-                if len(numbers) == STATES:
-                    return {}
-                numbers[following] = len(numbers)
-                todo.append(following)
-            table[numbers[state] * CLASSES + number] = numbers[following]
+    numbers = {closed(1): 0}
+    table = bytearray()
+    todo = [*numbers]
+    for positions in todo:
+        row = []
+        for fit, is_slash in classes:
+            moved = positions & fit
+            reached = closed(moved << 1 | moved & repeating)
+            if is_slash and base_name:
+                reached = todo[0]  # what was before is a directory
+            if reached not in numbers:
+                numbers[reached] = len(numbers)
+                todo.append(reached)
+            row.append(numbers[reached])
+        table += bytes(row).ljust(CLASSES, b"\0")
+        if len(todo) > STATES:
+            return {}
     return {
         "glob_wanted": True,
-        "glob_classes": classes,
-        "glob_next": bytes(table),
-        "glob_accepts": bytes(len(steps) in state for state in todo).ljust(STATES, b"\0"),
+        "glob_classes": bytes(classes[kind] for kind in kinds),
+        "glob_next": bytes(table).ljust(STATES * CLASSES, b"\0"),
+        "glob_accepts": bytes(each >> len(steps) & 1 for each in todo).ljust(STATES, b"\0"),
     }
-
-
-def _classes(steps: list[tuple[frozenset[int], bool]]) -> tuple[bytes, list[int]]:
-    """Return each byte's class, alike where no step tells them apart, and a byte of each class."""
-    seen: dict[tuple[bool, ...], int] = {}
-    members: list[int] = []
-    classes = bytearray(256)
-    for byte in range(256):
-        counts_as = byte or _BLANK
-        signature = (byte == _SLASH, *(counts_as in step[0] for step in steps))
-        if signature not in seen:
-            seen[signature] = len(members)
-            members.append(counts_as)
-        classes[byte] = seen[signature] % 256
-    return bytes(classes), members
