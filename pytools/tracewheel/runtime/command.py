@@ -20,17 +20,14 @@ class Command:
     """
 
     def __init__(self, tool: str, words: list[str]) -> None:
-        paths = [words[0]]
-        if "/" not in words[0]:
-            paths = [os.path.join(folder, words[0]) for folder in os.get_exec_path()]
         gate, self._gate = os.pipe()
         self.code = 0  # once it has ended: as a shell would tell
         self.pid = TaskId(os.fork())
         if not self.pid:
-            self._execute(tool, gate, paths, words)
+            self._execute(tool, gate, words)
         os.close(gate)
 
-    def _execute(self, tool: str, gate: int, paths: list[str], words: list[str]) -> NoReturn:
+    def _execute(self, tool: str, gate: int, words: list[str]) -> NoReturn:
         code = 126
         try:
             os.close(self._gate)
@@ -40,24 +37,12 @@ class Command:
             if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             if os.read(gate, 1):
-                code = self._execute_first(tool, paths, words)
+                os.execvp(words[0], words)
+        except OSError as error:
+            say(f"{tool}: cannot execute {words[0]!r}: {error.strerror}")
+            code = 127 if isinstance(error, FileNotFoundError) else 126
         finally:
             os._exit(code)
-
-    @staticmethod
-    def _execute_first(tool: str, paths: list[str], words: list[str]) -> int:
-        worst: OSError = FileNotFoundError(2, os.strerror(2))
-        for path in paths:
-            try:
-                os.execv(path, words)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                worst = error
-                if not isinstance(error, PermissionError):
-                    break
-        say(f"{tool}: cannot execute {words[0]!r}: {worst.strerror}")
-        return 127 if isinstance(worst, FileNotFoundError) else 126
 
     def go(self) -> None:
         """Let it execute."""
