@@ -100,6 +100,14 @@ def test_svg_tells_what_it_leaves_out() -> None:
     assert "1,001,009 x in 1,010 stacks; 1,009 branches below 0.02 % are left out" in document
 
 
+def test_svg_of_the_deepest_stacks() -> None:
+    """A process name, and as many frames of the program and the kernel as either can have."""
+    names = [f"frame-{number}" for number in range(1 + 127 + 127)]
+    found = boxes(flame.svg({tuple(names): 7}, "", "x"))
+
+    assert [("all", 0, 0, 7), *((name, n + 1, 0, 7) for n, name in enumerate(names))] == found
+
+
 def test_svg_asks_for_nothing() -> None:
     """No address stands in the file but the names of its languages."""
     found = set(re.findall(r"\w+://[^\"'\s<]+", flame.svg({("a",): 1}, "", "x")))
