@@ -110,7 +110,9 @@ def test_command(run: Any, tool_name: str, script: str, code: int) -> None:
     assert "Traceback" not in tool.err
 
 
-@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("/etc/passwd", 126)])
+@pytest.mark.parametrize(
+    ("command", "code"), [("no-such-command", 127), ("/etc/passwd", 126), ("", 126)]
+)
 def test_command_that_cannot_be(run: Any, tool_name: str, command: str, code: int) -> None:
     """A command that is not there is 127, one that cannot be executed 126; a line tells why."""
     with run(tool_name, "--", command) as tool:

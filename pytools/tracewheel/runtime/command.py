@@ -38,8 +38,8 @@ class Command:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             if os.read(gate, 1):
                 os.execvp(words[0], words)
-        except OSError as error:
-            say(f"{tool}: cannot execute {words[0]!r}: {error.strerror}")
+        except (OSError, ValueError) as error:
+            say(f"{tool}: cannot execute {words[0]!r}: {getattr(error, 'strerror', error)}")
             code = 127 if isinstance(error, FileNotFoundError) else 126
         finally:
             os._exit(code)
