@@ -401,12 +401,17 @@ static void put_fraction(struct text *out, uint64_t value, uint64_t unit, int di
 }
 
 /* To the unit, small ones to a tenth. */
-static void put_rate(struct text *out, uint64_t value, uint64_t ns)
+static void put_ratio(struct text *out, double ratio)
 {
-	double rate = value * 1e9 / (ns ? ns : 1);
 	char buffer[64];
 
-	put(out, buffer, snprintf(buffer, sizeof(buffer), value && rate < 10 ? "%.1f" : "%.0f", rate));
+	put(out, buffer, snprintf(buffer, sizeof(buffer), ratio && ratio < 10 ? "%.1f" : "%.0f", ratio));
+}
+
+static void put_bar(struct text *out, double length, double most)
+{
+	for (; length >= 1 && most >= 1; length--, most--)
+		put_char(out, '*');
 }
 
 static void put_flags(struct text *out, const struct shim_table *table, uint64_t value)
@@ -705,11 +710,18 @@ static int put_value(struct text *out, const struct record *record,
 		else
 			put_fraction(out, number_at(record, column), column->number, 3);
 		break;
-	case SHIM_RATE: {
-		uint64_t ns;
+	case SHIM_RATE:
+	case SHIM_SHARE:
+	case SHIM_BAR: {
+		double number = number_at(record, column);
+		uint64_t whole;
 
-		memcpy(&ns, record->bytes + column->number, sizeof(ns));
-		put_rate(out, number_at(record, column), ns);
+		memcpy(&whole, record->bytes + column->number, sizeof(whole));
+		whole = whole ? whole : 1;
+		if (column->kind == SHIM_BAR)
+			put_bar(out, number * column->width / whole, column->width);
+		else
+			put_ratio(out, number * (column->kind == SHIM_RATE ? 1e9 : 100) / whole);
 		break;
 	}
 	case SHIM_ADDRESS:

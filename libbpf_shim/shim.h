@@ -95,7 +95,8 @@ int shim_iterate(shim *object, const char *program, void *buffer, size_t size, s
 
 /*
  * Rendering: columns say which bytes of a record become which text. Numbers are kind-specific:
- * the unit of a time in ns, or the offset of the ev_dir of a path, or of the time of a rate.
+ * the unit of a time in ns, or the offset of the ev_dir of a path, or of what a rate, share or bar
+ * is measured by.
  */
 enum shim_kind {
 	SHIM_UNSIGNED,
@@ -112,6 +113,8 @@ enum shim_kind {
 	SHIM_EPOCH,   /* ns since 1970 */
 	SHIM_SPAN,    /* a duration in the given unit, three decimals */
 	SHIM_RATE,    /* a number per second, the u64 at the given offset being the ns */
+	SHIM_SHARE,   /* of the u64 at the given offset, in percent */
+	SHIM_BAR,     /* as long as the column if it equals the u64 at the given offset */
 	SHIM_ADDRESS, /* 16 bytes of IPv6, shown as IPv4 where they hold that; widens its column */
 	SHIM_CHARS,   /* char array, ended by its size or a NUL */
 	SHIM_TEXT,

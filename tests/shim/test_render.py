@@ -87,6 +87,23 @@ def test_any_batch(batch: bytes) -> None:
     assert done.consumed <= len(batch)
 
 
+@pytest.mark.parametrize(
+    ("value", "whole", "share", "bar"),
+    [(0, 0, "0", 0), (0, 9, "0", 0), (1, 40, "2.5", 0), (3, 8, "38", 7), (7, 7, "100", 20),
+     (2**64 - 1, 1, None, 20)],
+)  # fmt: skip
+def test_shares_and_bars(value: int, whole: int, share: str | None, bar: int) -> None:
+    """A share is in percent of another member, and a bar no longer than its column."""
+    record = (value.to_bytes(8, "little") + whole.to_bytes(8, "little")).ljust(FIXED, b"\0")
+    shown = {"offset": 0, "size": 8, "width": 20, "number": 8}
+    columns = [{"kind": lib.SHIM_SHARE, **shown}, {"kind": lib.SHIM_BAR, **shown}]
+    _, line, _ = render(batch_of(record), columns, False)
+    words = line.decode().split()
+
+    assert share in (words[0], None)
+    assert [bar * "*"] * bool(bar) == words[1:]
+
+
 def text_record(text: bytes, state: int = 0) -> bytes:
     """Return a record whose text at offset 0 is the whole tail."""
     part = (0).to_bytes(4, "little") + len(text).to_bytes(2, "little") + state.to_bytes(2, "little")

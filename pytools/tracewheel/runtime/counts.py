@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from tracewheel.runtime.session import Session
     from tracewheel.runtime.shapes import Counts
 
-# What each row begins with: when the interval ended, and how long it was.
+# What each row begins with: when the interval ended, how long it was, and of all its rows the total
+# and the greatest of the sums that they are sorted by.
 WHEN = (
     Member("time", "ev_time", "", 0, 8, 0, False, False),
     Member("interval", "ev_duration", "", 8, 8, 0, False, False),
+    Member("total", "", "", 16, 8, 0, False, False),
+    Member("most", "", "", 24, 8, 0, False, False),
 )
 _REPORT = ".data.report"  # the map of top_report in count.bpf.h
 
@@ -45,10 +48,10 @@ class Reader:
             if tool.indexed:
                 self._growing = session.maps[tool.indexed[0]]
                 self._index = next(m for m in key if m.name == tool.indexed[1])
-        before = 16 + -(-self._key_size // 8) * 8
+        before = 8 * len(WHEN) + -(-self._key_size // 8) * 8
         self.members = [
             *WHEN,
-            *(m._replace(offset=16 + m.offset) for m in key),
+            *(m._replace(offset=8 * len(WHEN) + m.offset) for m in key),
             *(m._replace(offset=before + m.offset) for m in self._sums),
         ]
         self.size = before + self._map.value_size
@@ -78,11 +81,14 @@ class Reader:
         if self._index or not self._key_size:
             found += self._subtract()
         now = kernel.boot_time_ns()
-        when = now.to_bytes(8, "little") + (now - self._since).to_bytes(8, "little")
-        self._since = now
         pad = bytes(-self._key_size % 8)
+        sorted_by = [0]
         for order in self._order:
             found.sort(key=lambda row: (-order.unpack(row[1]), row[0]))
+            sorted_by = [order.unpack(sums) for _, sums in found]
+        ahead = (now, now - self._since, sum(sorted_by), max(sorted_by, default=0))
+        self._since = now
+        when = b"".join(number.to_bytes(8, "little") for number in ahead)
         return [when + key + pad + sums for key, sums in found]
 
     def _subtract(self) -> list[tuple[bytes, bytes]]:

@@ -143,8 +143,11 @@ def name_of(kind: str, key: int) -> str:
     return _known(kind).get(key) or TABLES[kind][1].find(key)
 
 
+# What a kind measures a sum by: the member with which each row of sums begins.
+MEASURES = {"rate": "interval", "share": "total", "bar": "most"}
+
 # Every kind that a column may ask for.
 KINDS = {
-    "unsigned", "signed", "hex", "octal", "result", "seconds", "clock", "epoch", "span", "rate",
-    "address", "chars", "text", "path", "args", "stack", "user_stack", *TABLES,
+    "unsigned", "signed", "hex", "octal", "result", "seconds", "clock", "epoch", "span",
+    "address", "chars", "text", "path", "args", "stack", "user_stack", *MEASURES, *TABLES,
 }  # fmt: skip

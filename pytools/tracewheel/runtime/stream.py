@@ -16,7 +16,7 @@ from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.errors import BpfError
 from tracewheel.runtime.intervals import TARGET_ENDED, wait
-from tracewheel.runtime.meaning import MEANINGS, TABLES, Meaning
+from tracewheel.runtime.meaning import MEANINGS, MEASURES, TABLES, Meaning
 from tracewheel.runtime.output import Stop
 from tracewheel.runtime.session import read_map
 
@@ -129,8 +129,8 @@ class Plan:
             number = directory.offset
         elif kind == "path":
             number = member.offset  # of a part: not a directory, so never joined
-        elif kind == "rate":
-            number = self._members["interval"].offset
+        elif kind in MEASURES:
+            number = self._members[MEASURES[kind]].offset
         elif kind == "user_stack":
             number = self._members["pid"].offset
         key = ffi.new("char[]", name.encode())
