@@ -7,6 +7,7 @@
 #include <string.h>
 #include <linux/magic.h>
 #include <linux/membarrier.h>
+#include <linux/perf_event.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -388,6 +389,28 @@ int shim_attach_uprobe(shim *object, const char *name, int fd, uint64_t offset)
 	returns = !strncmp(bpf_program__section_name(program), "uret", 4);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	return keep_link(object, bpf_program__attach_uprobe(program, returns, -1, path, offset));
+}
+
+int shim_attach_clock(shim *object, const char *name, int cpu, uint32_t frequency)
+{
+	struct bpf_program *program = bpf_object__find_program_by_name(object->bpf, name);
+	struct perf_event_attr clock = { .type = PERF_TYPE_SOFTWARE, .config = PERF_COUNT_SW_CPU_CLOCK,
+					 .size = sizeof(clock), .disabled = 1, .freq = 1,
+					 .sample_freq = frequency };
+	struct bpf_link *link;
+	int fd, error;
+
+	if (!program)
+		return -ENOENT;
+	fd = syscall(SYS_perf_event_open, &clock, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	link = bpf_program__attach_perf_event(program, fd);
+	if (link) /* which has the descriptor now, and has started the clock */
+		return keep_link(object, link);
+	error = -errno;
+	close(fd);
+	return error;
 }
 
 int shim_is_overlay(int fd)

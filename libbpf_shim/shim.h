@@ -55,6 +55,8 @@ int shim_load(shim *object);
 int shim_attach(shim *object, const char *program);
 /* Probe the offset in the file behind fd, or its return if the section is uretprobe. */
 int shim_attach_uprobe(shim *object, const char *program, int fd, uint64_t offset);
+/* Run the program so many times a second on a CPU, by its software clock; -ENODEV: it is offline. */
+int shim_attach_clock(shim *object, const char *program, int cpu, uint32_t frequency);
 int shim_is_overlay(int fd); /* 1: of a file on overlayfs */
 void shim_detach(shim *object);
 int shim_get_global(shim *object, const char *name, uint64_t *ret);

@@ -87,6 +87,12 @@ def parse_count(text: str, least: int = 0, most: int = 2**31 - 1) -> int:
     return int(text)
 
 
+def parse_frequency(text: str) -> int:
+    """Return a number of samples a second that the kernel allows."""
+    with open("/proc/sys/kernel/perf_event_max_sample_rate") as most:
+        return parse_count(text, 1, int(most.read()))
+
+
 def parse_error(text: str) -> int:
     """Return the number of an error given by name or number."""
     from tracewheel.runtime.meaning import error_names
