@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.intervals import reports
-from tracewheel.runtime.session import Member, read_map, read_sums
+from tracewheel.runtime.session import Member
 from tracewheel.runtime.shapes import Top
 from tracewheel.runtime.stream import Lines, Objects, frame, header
 
@@ -36,7 +36,7 @@ class Reader:
         assert session.opened
         self.session = session
         self._map = session.maps[tool.sums]
-        self._growing = self._map
+        self._growing = self._map.name
         self._sums = session.opened.members(self._map.value)
         key: list[Member] = []
         self._index: Member | None = None
@@ -46,7 +46,7 @@ class Reader:
             key = session.opened.members(struct.meaning)
             self._key_size = struct.size
             if tool.indexed:
-                self._growing = session.maps[tool.indexed[0]]
+                self._growing = tool.indexed[0]
                 self._index = next(m for m in key if m.name == tool.indexed[1])
         before = 8 * len(WHEN) + -(-self._key_size // 8) * 8
         self.members = [
@@ -95,7 +95,7 @@ class Reader:
         """Return the rows of an array, whose sums only grow."""
         nothing = bytes(self._map.value_size)
         rows = []
-        for index, sums in read_sums(self.session.handle, self._growing):
+        for index, sums in self.session.read_map(self._growing, summed=True):
             earlier = self._earlier.get(index, nothing)
             if sums == earlier and self._index:
                 continue
@@ -118,7 +118,8 @@ class Reader:
         lib.shim_map_write(handle, _REPORT.encode(), bytes(4), self._number.to_bytes(4, "little"))
         lib.shim_settle()
         at = self._report.offset
-        rows = [r for r in read_sums(handle, self._map) if r[0][at : at + 4] == number]
+        sums = self.session.read_map(self._map.name, summed=True)
+        rows = [row for row in sums if row[0][at : at + 4] == number]
         lib.shim_map_delete(handle, name, b"".join(key for key, _ in rows), len(rows))
         return [(key[: self._key_size], sums) for key, sums in rows]
 
@@ -147,6 +148,6 @@ def run(session: Session, tool: Counts | Top, output: Output, stop: Stop) -> dic
             output.text(header(columns))
             headed = not table
         lines.render(sums.fill(rows[: top or None]))
-    unended = session.maps.get(getattr(tool, "unended", ""))
-    left = len(list(read_map(session.handle, unended, unended.value_size))) if unended else 0
+    unended = getattr(tool, "unended", "")
+    left = len(list(session.read_map(unended))) if unended in session.maps else 0
     return {"events": events, "unended": left, "output": lines.unwritten}

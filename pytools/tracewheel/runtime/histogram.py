@@ -13,7 +13,6 @@ from tracewheel.runtime.intervals import reports, stamps
 from tracewheel.runtime.meaning import MEANINGS, TABLES, name_of
 from tracewheel.runtime.options import UNITS
 from tracewheel.runtime.output import escape, replace_file
-from tracewheel.runtime.session import read_map, read_sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,7 +145,7 @@ class Reader:
         self._session = session
         self._earlier: dict[bytes, Mapping[int, int]] = {}
         self._keyed = bool(request.variables().get("hist_keyed"))
-        self._map = session.maps[tool.histograms + ("_by" if self._keyed else "")]
+        self._name = tool.histograms
         members = session.opened.members(session.maps[tool.histograms + "_by"].key)
         key, self._slot = members
         shown = {name for option, _ in request.given() for name in option.shows}
@@ -169,13 +168,13 @@ class Reader:
         return sorted(found, key=lambda histogram: tuple(histogram.key.values()))
 
     def _read_single(self) -> dict[bytes, dict[int, int]]:
-        ((_, slots),) = read_sums(self._session.handle, self._map)
+        ((_, slots),) = self._session.read_map(self._name, summed=True)
         counts = enumerate(memoryview(slots).cast("Q"))
         return {b"": {slot: count for slot, count in counts if count}}
 
     def _read_keyed(self) -> dict[bytes, dict[int, int]]:
         found: dict[bytes, dict[int, int]] = {}
-        for at, value in read_map(self._session.handle, self._map, 8):
+        for at, value in self._session.read_map(self._name + "_by"):
             counts = found.setdefault(at[: self._slot.offset], {})
             counts[self._slot.unpack(at)] = int.from_bytes(value, "little")
         return found

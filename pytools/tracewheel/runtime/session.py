@@ -411,11 +411,9 @@ class Session:
         It does not while a map is changed or another program runs on that CPU, and the kernel does
         not count that; nor on a CPU that went offline. Seen on one kernel: nor on an idle one.
         """
-        samples = ffi.new("uint64_t *")
-        lib.shim_get_global(self.handle, b"clock_samples", samples)
         lasted = (self.ended or time.monotonic_ns()) - self._clocks_since
         period: int = 10**9 // self.request.frequency
-        return max(0, lasted // period * self._clocks - int(samples[0]))
+        return max(0, lasted // period * self._clocks - self.read_counter("clock_samples"))
 
     def tell_missing(self, ladder: str) -> str:
         """Return what to say of the functions that a rung does without."""
@@ -478,16 +476,46 @@ class Session:
                 raise BpfError(f"cannot size {m.name}")
         return values
 
+    def read_map(self, name: str, summed: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Return the elements of a map; of a per-CPU map of u64 the sums over all CPUs."""
+        m = self.maps[name]
+        value_size = m.value_size * (lib.shim_cpus() if summed else 1)
+        most = min(4096, m.max_entries)
+        cursor = ffi.new("char[]", max(m.key_size, 8))
+        keys = ffi.new("char[]", most * m.key_size)
+        values = ffi.new("char[]", most * value_size)
+        count = ffi.new("uint32_t *")
+        first, error = 1, 0
+        while not error:
+            count[0] = most
+            error = lib.shim_map_read(
+                self.handle, m.name.encode(), first, cursor, keys, values, count
+            )
+            if error and error != -2:
+                raise BpfError(f"cannot read {m.name}: {os.strerror(-error)}")
+            first = 0
+            if summed:
+                lib.shim_sum(values, count[0], m.value_size)
+            for i in range(count[0]):
+                yield (
+                    bytes(ffi.buffer(keys + i * m.key_size, m.key_size)),
+                    bytes(ffi.buffer(values + i * m.value_size, m.value_size)),
+                )
+
+    def read_counter(self, name: str) -> int:
+        """Return a global variable of the programs; 0 where they have none of that name."""
+        ret = ffi.new("uint64_t *")
+        lib.shim_get_global(self.handle, name.encode(), ret)
+        return int(ret[0])
+
     def losses(self) -> dict[str, int]:
         """Return how many events were lost, by cause.
 
         Those are counters NAME_lost, skipped runs of programs, and samples that were not taken.
         """
         ret = ffi.new("uint64_t *")
-        losses = {}
-        for name in self.variables:
-            if name.endswith("_lost") and not lib.shim_get_global(self.handle, name.encode(), ret):
-                losses[name[: -len("_lost")]] = ret[0]
+        counters = [name for name in self.variables if name.endswith("_lost")]
+        losses = {name[: -len("_lost")]: self.read_counter(name) for name in counters}
         missed = 0
         for program in self.programs:
             if self.taken.get(program.ladder) == program.rung:
@@ -518,34 +546,3 @@ def kernel_enum(name: str) -> dict[str, int]:
     if not members:
         raise NotSupported(f"the kernel has no enum {name}: {os.strerror(-error)}")
     return members
-
-
-def read_sums(handle: Any, m: Map) -> Iterator[tuple[bytes, bytes]]:
-    """Return the elements of a per-CPU map of structs of u64, the CPUs' values added up."""
-    return read_map(handle, m, m.value_size * lib.shim_cpus(), m.value_size)
-
-
-def read_map(
-    handle: Any, m: Map, value_size: int, sum_size: int = 0
-) -> Iterator[tuple[bytes, bytes]]:
-    """Return the elements of a map; per-CPU ones with all CPUs' values, one behind the other."""
-    most = min(4096, m.max_entries)
-    cursor = ffi.new("char[]", max(m.key_size, 8))
-    keys = ffi.new("char[]", most * m.key_size)
-    values = ffi.new("char[]", most * value_size)
-    count = ffi.new("uint32_t *")
-    first, error = 1, 0
-    while not error:
-        count[0] = most
-        error = lib.shim_map_read(handle, m.name.encode(), first, cursor, keys, values, count)
-        if error and error != -2:
-            raise BpfError(f"cannot read {m.name}: {os.strerror(-error)}")
-        first = 0
-        size = sum_size or value_size
-        if sum_size:
-            lib.shim_sum(values, count[0], sum_size)
-        for i in range(count[0]):
-            yield (
-                bytes(ffi.buffer(keys + i * m.key_size, m.key_size)),
-                bytes(ffi.buffer(values + i * size, size)),
-            )

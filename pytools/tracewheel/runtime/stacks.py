@@ -6,13 +6,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tracewheel._shim import ffi, lib
 from tracewheel.runtime.errors import say
 from tracewheel.runtime.intervals import reports, stamps
 from tracewheel.runtime.output import escape
-from tracewheel.runtime.session import read_map
 from tracewheel.runtime.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -98,17 +96,13 @@ class Reader:
         return max(_LEARN_S, 50 * (time.monotonic() - start))
 
     def _read_sums(self) -> dict[bytes, tuple[int, int]]:
-        tool, handle = self._tool, self._session.handle
-        sums = {key: _numbers(value) for key, value in read_map(handle, self._map(tool.sums), 16)}
-        ret = ffi.new("uint64_t[2]")
-        for at, name in enumerate((f"{tool.sums}_unsummed", f"{tool.sums}_lost")):
-            lib.shim_get_global(handle, name.encode(), ret + at)
-        sums[b""] = (ret[0], ret[1])  # nobody's: the map was full
+        name, counter = self._tool.sums, self._session.read_counter
+        sums = {key: _numbers(value) for key, value in self._session.read_map(name)}
+        sums[b""] = counter(f"{name}_unsummed"), counter(f"{name}_lost")  # of whom is not known
         return sums
 
     def _begins(self) -> Iterable[tuple[int, bytes]]:
-        begins = self._map(self._tool.begins)
-        for _, value in read_map(self._session.handle, begins, begins.value_size):
+        for _, value in self._session.read_map(self._tool.begins):
             yield int.from_bytes(value[:8], "little"), value[8:]
 
     def _read_begun(self) -> dict[bytes, tuple[int, int]]:
@@ -123,15 +117,11 @@ class Reader:
         return begun
 
     def _read_frames(self) -> dict[int, tuple[int, ...]]:
-        stacks = self._map(self._tool.stacks)
         found = {}
-        for key, value in read_map(self._session.handle, stacks, stacks.value_size):
+        for key, value in self._session.read_map(self._tool.stacks):
             used, *frames = memoryview(value).cast("Q")
             found[int.from_bytes(key, "little")] = tuple(frames[: used // 8])
         return found
-
-    def _map(self, name: str) -> Any:
-        return self._session.maps[name]
 
     def _stack(
         self, key: bytes, ns: int, count: int, frames: dict[int, tuple[int, ...]],

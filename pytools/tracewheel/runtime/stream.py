@@ -18,7 +18,6 @@ from tracewheel.runtime.errors import BpfError
 from tracewheel.runtime.intervals import TARGET_ENDED, wait
 from tracewheel.runtime.meaning import MEANINGS, MEASURES, TABLES, Meaning
 from tracewheel.runtime.output import Stop
-from tracewheel.runtime.session import read_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -229,8 +228,7 @@ class Reader:
         self._rest = self._begun()
 
     def _begun(self) -> Iterator[bytes]:
-        maps = [self.session.maps[name] for name in self._unended]
-        found = [dict(read_map(self.session.handle, m, m.value_size)) for m in maps]
+        found = [dict(self.session.read_map(name)) for name in self._unended]
         time_of = self.members[0].unpack
         records, *tails = found or [{}]
         for key, record in sorted(records.items(), key=lambda item: time_of(item[1])):
