@@ -35,6 +35,7 @@ struct begin {
 STACKS(stacks, 16384);
 SUMS(sleeps, sleep, 32768);
 PAIRS(begins, __u32, struct begin, 65536);
+__u64 unseen_lost; /* sleeps whose ends no program was run for */
 
 /*
  * Linux commit fa2c3254d7cf ("sched/tracing: Don't re-read p->state when emitting sched_switch
@@ -90,7 +91,7 @@ static __always_inline void left(unsigned long long *ctx, bool preempted, struct
 	}
 	/* It has come back unseen: on 6.18 a machine was seen to hide what one process left. */
 	if (begin->since)
-		__sync_fetch_and_add(&sleeps_lost, 1);
+		__sync_fetch_and_add(&unseen_lost, 1);
 	begin->sleep.pid = pid_tgid >> 32;
 	if (per_thread)
 		begin->sleep.tid = tid;

@@ -262,16 +262,16 @@ def test_full_maps_lose_no_time(trace: Any, hire: Any, small: str) -> None:
     lost = [each for each in found if LOST in each["kernel_stack"]]
     assert times(expected) >= 70
     assert not any(LOST in each["kernel_stack"] for each in expected)
-    assert times(expected) == times(found)
+    assert times(expected) + whole.skipped == times(found) + full.skipped
     ended, awaited = ([e for e in each if not e["blocked"]] for each in (found, expected))
     assert lasted(awaited) == pytest.approx(lasted(ended), rel=0.05)
     assert 0 < times(lost) < times(found)
     if small == "--stack-storage-size":
-        assert 0 == full.summary["lost"]
+        assert {} == full.losses
         assert f"{times(lost)} with a {LOST}" in full.err
     else:
-        assert times(lost) == full.summary["lost"] == full.summary["losses"]["sleeps"]
-        assert times(found) == full.summary["events"] + full.summary["lost"]
+        assert {"sleeps": times(lost)} == full.losses
+        assert times(found) == full.summary["events"] + times(lost)
 
 
 def test_begins_that_do_not_fit(trace: Any, hire: Any) -> None:
@@ -431,7 +431,7 @@ def test_library(hire: Any) -> None:
             naps = behind([stack._asdict() for stack in tracing.read()], "nanosleep")
             assert {sleeper.pid} == {nap["pid"] for nap in naps}
             assert times(naps) in nearly(17 * turn, 17 * turn + sleeper.preempted)
-        assert {} == tracing.losses()
+        assert tracing.losses().keys() <= {"unseen"}
 
 
 def test_intervals(trace: Any, hire: Any) -> None:
