@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -12,27 +13,30 @@ from tracewheel.runtime.errors import BpfError, NotPermitted, NotSupported, Targ
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _HOST_PIDS = 0xEFFFFFFC  # inode of the first PID namespace: PROC_PID_INIT_INO of Linux
+
+
+def status_of(task: int | str, field: str) -> list[str]:
+    """Return the words of a field of a task's status; none where there is no such task."""
+    try:
+        with open(f"/proc/{task}/status", errors="surrogateescape") as lines:
+            return next((line.split()[1:] for line in lines if line.startswith(f"{field}:")), [])
+    except OSError:
+        return []
 
 
 def has_capability(name: str) -> bool:
     """Tell whether this process holds a capability in its effective set."""
-    with open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> _CAPABILITIES[name] & 1)
-    return False
+    held = status_of("self", "CapEff") or ["0"]
+    return bool(int(held[0], 16) >> CAPABILITIES[name] & 1)
 
 
 def lockdown() -> str:
     """Return the kernel's lockdown mode: none, integrity or confidentiality."""
-    try:
-        with open("/sys/kernel/security/lockdown") as modes:
-            text = modes.read()
-    except OSError:
-        return "none"
-    return text[text.find("[") + 1 : text.find("]")] if "[" in text else "none"
+    with contextlib.suppress(OSError), open("/sys/kernel/security/lockdown") as modes:
+        return modes.read().partition("[")[2].partition("]")[0] or "none"
+    return "none"
 
 
 def explain_failure(what: str, error: int, log: str) -> BpfError:
@@ -68,14 +72,9 @@ def boot_time_ns() -> int:
 
 def boot_to_epoch_ns() -> int:
     """Return what turns CLOCK_BOOTTIME into time since 1970, by the tightest of a few readings."""
-    best, offset = 1 << 62, 0
-    for _ in range(5):
-        before = boot_time_ns()
-        epoch = time.time_ns()
-        after = boot_time_ns()
-        if after - before < best:
-            best, offset = after - before, epoch - (before + after) // 2
-    return offset
+    readings = [(boot_time_ns(), time.time_ns(), boot_time_ns()) for _ in range(5)]
+    before, epoch, after = min(readings, key=lambda reading: reading[2] - reading[0])
+    return epoch - (before + after) // 2
 
 
 def parse_count(text: str, least: int = 0, most: int = 2**31 - 1) -> int:
@@ -124,24 +123,23 @@ def in_pid_namespace() -> bool:
         return False
 
 
-def _check_proc() -> None:
+def _parse_task(text: str) -> TaskId:
+    number = parse_count(text, 1)
     if os.readlink("/proc/self") != str(os.getpid()):
         raise NotSupported(
             "cannot select a process: /proc shows another PID namespace: mount -t proc proc /proc"
         )
+    return TaskId(number)
 
 
 def parse_process(text: str) -> TaskId:
     """Return the id of a process that exists."""
-    pid = parse_count(text, 1)
-    _check_proc()
-    try:
-        with open(f"/proc/{pid}/status") as status:
-            group = next(line for line in status if line.startswith("Tgid:")).split()[1]
-    except OSError:
-        raise TargetGone(f"cannot trace process {pid}: there is none") from None
-    if int(group) != pid:
-        raise TargetGone(f"cannot trace process {pid}: it is a thread of {group}: use --tid")
+    pid = str(_parse_task(text))
+    group = status_of(pid, "Tgid")
+    if not group:
+        raise TargetGone(f"cannot trace process {pid}: there is none")
+    if group != [pid]:
+        raise TargetGone(f"cannot trace process {pid}: it is a thread of {group[0]}: use --tid")
     return TaskId(pid)
 
 
@@ -157,11 +155,10 @@ def watch_process(pid: int | None) -> int:
 
 def parse_thread(text: str) -> TaskId:
     """Return the id of a thread that exists."""
-    tid = parse_count(text, 1)
-    _check_proc()
+    tid = _parse_task(text)
     if not os.path.exists(f"/proc/{tid}"):
         raise TargetGone(f"cannot trace thread {tid}: there is none")
-    return TaskId(tid)
+    return tid
 
 
 def parse_user(text: str) -> int:
@@ -223,17 +220,11 @@ def cgroup_root() -> str:
     raise NotSupported("cannot select a cgroup: cgroup2 is needed, and none is mounted")
 
 
-def _inode(path: str) -> int:
-    try:
-        return os.stat(path).st_ino
-    except FileNotFoundError:
-        return 0  # it has gone while we looked
-
-
 def cgroups(root: str) -> Iterator[tuple[str, int]]:
     """Yield the path and the id of each cgroup, parents first."""
     for path, _, _ in os.walk(root):
-        yield path, _inode(path)
+        with contextlib.suppress(FileNotFoundError):  # it has gone while we looked
+            yield path, os.stat(path).st_ino
 
 
 def cgroup_at(path: str, root: str) -> tuple[int, int]:
@@ -247,13 +238,10 @@ def parse_cgroup(text: str) -> tuple[int, int]:
     if text.isascii() and text.isdigit():
         number = parse_count(text, 1, 2**64 - 1)
         path = next((path for path, found in cgroups(root) if found == number), "")
-        if not path:
-            raise TargetGone(f"cannot find cgroup {number} below {root}")
     else:
         path = os.path.normpath(text)
-        if not (path == root or path.startswith(root + "/")):
-            path = os.path.normpath(root + "/" + text)
-        inside = path == root or path.startswith(root + "/")
-        if "\0" in text or not inside or not os.path.isdir(path):
-            raise TargetGone(f"cannot find cgroup {text!r} below {root}")
+        if not f"{path}/".startswith(f"{root}/"):
+            path = os.path.normpath(f"{root}/{text}")
+    if "\0" in text or not f"{path}/".startswith(f"{root}/") or not os.path.isdir(path):
+        raise TargetGone(f"cannot find cgroup {text!r} below {root}")
     return cgroup_at(path, root)
