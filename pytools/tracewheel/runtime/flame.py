@@ -190,10 +190,8 @@ class CountingReader(Reader):
 
     def _name(self, pid: int, comm: bytes, user: bytes, kernel: bytes) -> tuple[str, ...]:
         """Return the frames, the outermost first, without offsets: a function is one box."""
-        symbols = self._symbols
-        frames = [symbols.kernel(each, offset=False) for each in memoryview(kernel).cast("Q")]
-        for address in memoryview(user).cast("Q"):
-            name = symbols.user(pid, address, offset=False)
+        frames = self._symbols.names(kernel, None, offset=False)
+        for name in self._symbols.names(user, pid, offset=False):
             # Where code without frame pointers leads a walk: the address says nothing.
             frames.append("[unknown]" if name.startswith("[unknown+") else name)
         return (os.fsdecode(comm.split(b"\0")[0]), *(frames[::-1] or [_LOST]))
