@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import stat
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,9 @@ from tracewheel.runtime import kernel
 from tracewheel.runtime.elf import find_functions
 from tracewheel.runtime.errors import TargetGone, say
 from tracewheel.runtime.output import escape
+from tracewheel.runtime.symbols import mappings_of, open_mapped, open_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tracewheel.runtime.session import Session
     from tracewheel.runtime.shapes import Uprobes
 
@@ -42,13 +41,14 @@ class Prober:
         """Probe what is there, or the file that was chosen; raise BpfError where none can be."""
         chosen = self._session.request.chosen_file
         if chosen:
-            if not self._probe(chosen):
+            if not self._probe(open_regular(chosen)):
                 names = " or ".join(name for group in self._what.functions for name in group)
-                raise TargetGone(f"cannot trace file {self._shown(chosen)}: it has no {names}")
+                path = escape(os.fsencode(os.path.realpath(chosen)))
+                raise TargetGone(f"cannot trace file {path}: it has no {names}")
             return
         for path in self._what.usual:
-            if os.path.exists(path):
-                self._probe(path)
+            with contextlib.suppress(OSError):
+                self._probe(open_regular(path))
         for pid in _processes():
             self._look_at(pid, _PAUSE)
         if self._closed:
@@ -77,72 +77,53 @@ class Prober:
     def trial(self) -> int:
         """Return 0, or the errno by which the kernel refuses to probe even our own library."""
         assert _shim.__file__
-        fd = os.open(_shim.__file__, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with open(_shim.__file__, "rb") as file:
+            fd = file.fileno()
             return self._attach(fd, find_functions(fd, ("PyInit__shim",))["PyInit__shim"])
-        finally:
-            os.close(fd)
 
     def _look_at(self, pid: int, pause: float) -> None:
         """Probe what a process runs, or its library; where that is not mapped yet, wait for it."""
-        exe = f"/proc/{pid}/exe"
+        exe, libraries = f"/proc/{pid}/exe", tuple(map(os.fsencode, self._what.libraries))
         try:
-            name = os.path.basename(os.readlink(exe))
-            if self._what.program not in ("", name.split(" (deleted)")[0]) or self._probe(exe):
+            name = os.path.basename(os.readlink(exe)).split(" (deleted)")[0]
+            if self._what.program not in ("", name) or self._probe(open_regular(exe)):
                 return
-            if not self._probe_libraries(pid) and self._what.libraries and pause <= _LAST_PAUSE:
+            mapped = [each for each in mappings_of(pid)
+                      if os.path.basename(each.path).startswith(libraries)]  # fmt: skip
+            for each in mapped:
+                self._probe(open_mapped(pid, each))
+            if not mapped and libraries and pause <= _LAST_PAUSE:
                 self._waiting[pid] = (time.monotonic() + pause, pause * 2)
         except (FileNotFoundError, ProcessLookupError):
             return  # it has ended, or is the kernel's own
         except PermissionError:
-            self._closed += _name_of(pid) == self._what.program
+            self._closed += kernel.status_of(pid, "Name") == [self._what.program]
         except OSError as error:
             self._say(f"cannot look into process {pid}: {error.strerror}")
 
-    def _probe_libraries(self, pid: int) -> bool:
-        found = False
-        for mapped in _mapped_files(pid, self._what.libraries):
-            try:
-                self._probe(mapped)
-            except FileNotFoundError:
-                return False  # mapped in another way meanwhile
-            found = True
-        return found
-
-    def _probe(self, path: str) -> bool:
-        """Attach to the functions of a file, once; tell whether it defines any."""
-        # Without opening it: it may be a device.
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                return False
-            known_by, names = _names_of(status, bool(lib.shim_is_overlay(fd)))
+    def _probe(self, fd: int) -> bool:
+        """Attach to the functions of a file, once; tell whether it defines any. Closes it."""
+        with open(fd, "rb", buffering=0):
+            known_by, names = _names_of(os.fstat(fd), bool(lib.shim_is_overlay(fd)))
             for name in known_by:
                 if name in self._defines:
                     return self._defines[name]
             found = self._probe_file(fd)
             self._defines.update(dict.fromkeys(names if found else names[:1], found))
             return found
-        finally:
-            os.close(fd)
 
     def _probe_file(self, fd: int) -> bool:
-        path = f"/proc/self/fd/{fd}"
         every = tuple(name for group in self._what.functions for name in group)
-        readable = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            offsets = find_functions(readable, every)
-        finally:
-            os.close(readable)
+        offsets = find_functions(fd, every)
+        path = escape(os.fsencode(os.path.realpath(f"/proc/self/fd/{fd}")))
         for group in self._what.functions:
             name = next((name for name in group if name in offsets), None)
             error = self._attach(fd, offsets[name]) if name else 0
             if error:
                 self._raise_if_refused()
-                self._say(f"cannot probe {self._shown(path)}: {os.strerror(-error)}")
+                self._say(f"cannot probe {path}: {os.strerror(-error)}")
             elif name and name in self._what.caveats:
-                self._say(f"{self._shown(path)} has only {name}: {self._what.caveats[name]}")
+                self._say(f"{path} has only {name}: {self._what.caveats[name]}")
         return bool(offsets)
 
     def _attach(self, fd: int, offset: int) -> int:
@@ -161,9 +142,6 @@ class Prober:
     def _say(self, what: str) -> None:
         say(f"{self._session.name}: {what}")
 
-    def _shown(self, path: str) -> str:
-        return escape(os.fsencode(os.path.realpath(path)))
-
 
 def _names_of(status: os.stat_result, overlay: bool) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return the names that a file may be known by, and those to know it by from now on.
@@ -180,27 +158,5 @@ def _names_of(status: os.stat_result, overlay: bool) -> tuple[tuple[Any, ...], t
     return (unchanged, probed, above), (unchanged, probed, beneath)
 
 
-def _name_of(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", errors="surrogateescape") as comm:
-            return comm.read().rstrip("\n")
-    except OSError:
-        return ""
-
-
 def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _mapped_files(pid: int, names: tuple[str, ...]) -> Iterator[str]:
-    """Yield a link to each file with such a name that a process has mapped."""
-    beginnings = tuple(name.encode() for name in names)
-    seen = set()
-    with open(f"/proc/{pid}/maps", "rb") as maps:
-        for line in maps:
-            where, _, _, device, number, *path = line.split(None, 5)
-            file = (device, number)
-            if path and path[0].rpartition(b"/")[2].startswith(beginnings) and file not in seen:
-                seen.add(file)
-                begin, end = (int(each, 16) for each in where.split(b"-"))
-                yield f"/proc/{pid}/map_files/{begin:x}-{end:x}"
