@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -18,33 +19,27 @@ if TYPE_CHECKING:
 
 def explain(name: str, tool: Shape, request: Request) -> int:
     """Print each ladder of a tool, which rung holds and why others do not."""
-    session = Session(name, request)
-    taken: set[str] = set()
-    failed: set[str] = set()
-    try:
+    holds: dict[str, bool] = {}
+    with contextlib.closing(Session(name, request)) as session:
         for attempt in session.attempts():
             note = tool.rungs.get(f"{attempt.ladder}__{attempt.rung}", "")
-            state = attempt.error or ("holds" if attempt.ladder in taken else "taken")
-            if attempt.error:
-                failed.add(attempt.ladder)
-            else:
-                taken.add(attempt.ladder)
+            state = attempt.error or ("holds" if holds.get(attempt.ladder) else "taken")
+            holds[attempt.ladder] = not attempt.error or holds.get(attempt.ladder, False)
             line = f"{name}: {attempt.ladder} by {attempt.rung}: {state}"
             print(line + (f" ({note})" if note else ""))
-    finally:
-        session.close()
-    return kernel.explain_failure(name, -errno.EPERM, "").code if failed - taken else 0
+    return 0 if all(holds.values()) else kernel.explain_failure(name, -errno.EPERM, "").code
 
 
 def examine() -> int:
     """Print facts of the kernel, then every tool's ladders."""
-    present = {True: "yes", False: "no"}
-    print(f"kernel: {os.uname().release} {os.uname().machine}")
-    print(f"types (/sys/kernel/btf/vmlinux): {present[os.path.exists('/sys/kernel/btf/vmlinux')]}")
-    print(f"tracefs: {present[os.path.exists('/sys/kernel/tracing/events')]}")
-    print(f"lockdown: {kernel.lockdown()}")
-    for name in ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH"):
-        print(f"{name}: {present[kernel.has_capability(name)]}")
+    print(f"kernel: {os.uname().release} {os.uname().machine}\nlockdown: {kernel.lockdown()}")
+    facts = {
+        "types (/sys/kernel/btf/vmlinux)": os.path.exists("/sys/kernel/btf/vmlinux"),
+        "tracefs": os.path.exists("/sys/kernel/tracing/events"),
+        **{name: kernel.has_capability(name) for name in kernel.CAPABILITIES},
+    }
+    for name, holds in facts.items():
+        print(f"{name}: {'yes' if holds else 'no'}")
     worst = 0
     for name in cli.tool_names():
         tool, _ = cli.load_tool(name)

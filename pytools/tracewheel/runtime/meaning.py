@@ -7,7 +7,8 @@ import errno
 import functools
 import os
 import signal
-from typing import TYPE_CHECKING, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,16 +78,9 @@ def _operations() -> dict[int, str]:
     return {value: name[len("REQ_OP_") :] for name, value in operations.items()}
 
 
-def _syscalls() -> dict[int, str]:
-    from tracewheel.runtime import syscalls
-
-    return syscalls.names()
-
-
-def _syscall(number: int) -> str:
-    from tracewheel.runtime import syscalls
-
-    return syscalls.name(number)
+def _later(module: str, name: str) -> Callable[..., Any]:
+    """Return a function that is imported when it is called."""
+    return lambda *args: getattr(import_module(f"tracewheel.runtime.{module}"), name)(*args)
 
 
 def error_names() -> dict[int, str]:
@@ -106,12 +100,6 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def _container(cgroup: int) -> str:
-    from tracewheel.runtime import containers
-
-    return containers.label(cgroup)
-
-
 class Names(NamedTuple):
     """A table of names: what is known beforehand, and how to find what is not."""
 
@@ -127,8 +115,8 @@ TABLES = {
     "disk": ("name", Names(dict, disk_name)),
     "operation": ("name", Names(_operations)),
     "user": ("name", Names(dict, user_name)),
-    "syscall": ("name", Names(_syscalls, _syscall)),
-    "container": ("name", Names(dict, _container)),
+    "syscall": ("name", Names(_later("syscalls", "names"), _later("syscalls", "name"))),
+    "container": ("name", Names(dict, _later("containers", "label"))),
 }
 
 
@@ -145,9 +133,3 @@ def name_of(kind: str, key: int) -> str:
 
 # What a kind measures a sum by: the member with which each row of sums begins.
 MEASURES = {"rate": "interval", "share": "total", "bar": "most"}
-
-# Every kind that a column may ask for.
-KINDS = {
-    "unsigned", "signed", "hex", "octal", "result", "seconds", "clock", "epoch", "span",
-    "address", "chars", "text", "path", "args", "stack", "user_stack", *MEASURES, *TABLES,
-}  # fmt: skip

@@ -41,11 +41,10 @@ def parse_net(text: str) -> bytes:
 
 
 def _ports(given: tuple[tuple[tuple[int, int], ...], ...]) -> dict[str, Any]:
-    bits = bytearray((_PORT_MOST + 1) // 8)
+    bits = 0
     for first, last in (each for ranges in given for each in ranges):
-        for port in range(first, last + 1):
-            bits[port // 8] |= 1 << port % 8
-    return {"net_ports_given": True, "net_ports": bytes(bits)}
+        bits |= (1 << last + 1) - (1 << first)
+    return {"net_ports_given": True, "net_ports": bits.to_bytes((_PORT_MOST + 1) // 8, "little")}
 
 
 def _nets(given: tuple[bytes, ...]) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class Option(NamedTuple):
 class Column(NamedTuple):
     """A column of a table: header, member of the record, and how it is shown.
 
-    ``kind`` overrides what the member's type says: one of runtime.meaning.KINDS. ``number`` is the
-    kind's own: ns in the unit of a span, say.
+    ``kind`` overrides what the member's type says: a table of runtime.meaning or an enum shim_kind.
+    ``number`` is the kind's own: ns in the unit of a span, say.
     """
 
     header: str
