@@ -152,7 +152,7 @@ def of(shell: Shell, tool: Any, bytes_in: Any) -> list[bytes]:
 
 @pytest.mark.parametrize("arrival", ["tp_btf", "raw_tp"])
 def test_every_line(
-    trace: Any, rungs_of: Any, shell: Any, bytes_in: Any, tmp_path: Path, arrival: str
+    trace: Any, rungs_of: Any, shell: Any, bytes_in: Any, until: Any, tmp_path: Path, arrival: str
 ) -> None:
     """Each line of a shell that waits, of one that starts, and of another file shows once."""
     assert arrival in rungs_of("bashreadline", "arrival")
@@ -161,6 +161,7 @@ def test_every_line(
     later = shell()
     other = Path(shutil.copy(BASH, tmp_path / "bash"))
     elsewhere = shell(str(other), "--norc", "--noprofile", "-i")
+    until(lambda: probed(elsewhere))
     shells = [waiting, later, elsewhere]
     for line in LINES:
         for each in shells:

@@ -254,7 +254,12 @@ def _copy_vdso(pid: int, mapping: Mapping) -> int:
 def _open_lines(pid: int) -> int:
     """Open what a JIT compiler tells of its code, if that is the process's user's or root's."""
     inner = kernel.status_of(pid, "NSpid") or [str(pid)]
-    fd = open_regular(f"/proc/{pid}/root/tmp/perf-{inner[-1]}.map", os.O_NOFOLLOW)
+    # In two steps: a link from within would lead out of the process's root.
+    tmp = os.open(f"/proc/{pid}/root/tmp", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fd = open_regular(f"/proc/self/fd/{tmp}/perf-{inner[-1]}.map", os.O_NOFOLLOW)
+    finally:
+        os.close(tmp)
     if os.fstat(fd).st_uid in (0, os.stat(f"/proc/{pid}").st_uid):
         return fd
     os.close(fd)
