@@ -39,7 +39,7 @@ ffibuilder.cdef("\n".join(line for line in header.splitlines() if not line.start
 ffibuilder.set_source(
     "tracewheel._shim",
     '#include "shim.h"',
-    sources=[f"libbpf_shim/{name}.c" for name in ("shim", "ring", "render", "symbols", "elf")],
+    sources=[f"libbpf_shim/{name}.c" for name in ("shim", "ring", "render", "elf")],
     include_dirs=["libbpf_shim", "build/shim"],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-fvisibility=hidden", *flags("--cflags")],
     extra_link_args=flags("--libs"),

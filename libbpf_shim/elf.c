@@ -1,175 +1,135 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Names of functions in processes: from ELF files, and from the lines that JIT compilers write for
- * perf. Both are other people's: what is wrong in them costs names and nothing else, and how much
- * is read of them has bounds. Nothing is mapped: a file that shrinks meanwhile would kill us.
+ * Names of functions: from ELF files, from the lines that JIT compilers write for perf, and from
+ * those of kallsyms. Files are other people's: what is wrong in them costs names and nothing else,
+ * and how much is read of them has bounds. Nothing is mapped: a file that shrinks meanwhile would
+ * kill us.
  */
 #include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <gelf.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "shim.h"
 
-#define MOST_SEGMENTS 16
 #define MOST_SECTIONS 4096
-#define MOST_SECTION (128u << 20) /* bytes read at once; the largest programs have half of it */
-#define MOST_NAMES (128u << 20)
+#define MOST_SECTION (128u << 20) /* bytes; the largest programs have half of it */
 #define MOST_NAME 1024
-#define MOST_NESTED 16  /* symbols between a function's own and an address in it */
-#define FAR (1u << 20)	/* a symbol without a size ends there, if none follows */
+#define MOST_NESTED 32 /* symbols between a function's own and an address in it */
+#define FAR (1u << 20) /* a symbol without a size ends there, if none follows */
 #define MOST_GROWTH 24
 
-struct segment {
-	uint64_t offset, address, size;
-};
-
-struct symbol {
+struct shim_symbol {
 	uint64_t address;
-	uint32_t size, name;
+	const char *name;
+	uint32_t size;
+	uint32_t rank : 31; /* of symbols at one address the highest names it */
+	uint32_t resolver : 1; /* chooses the function, and is none itself */
 };
 
-struct shim_elf {
-	struct shim_elf_facts facts;
-	struct segment segments[MOST_SEGMENTS];
-	uint32_t segment_count;
-	bool by_address; /* no segments: an offset is an address, and of two symbols the later holds */
-	struct symbol *symbols; /* by address, once sorted */
-	size_t count, room;
-	char *names;
-	size_t names_used, names_room;
-};
-
-static bool make_room(void **array, size_t *room, size_t wanted, size_t size)
+static bool is_before(const struct shim_symbol *a, const struct shim_symbol *b)
 {
-	size_t more = *room ? *room : 256;
-	void *moved;
-
-	while (more < wanted)
-		more *= 2;
-	if (more == *room)
-		return true;
-	moved = realloc(*array, more * size);
-	if (!moved)
-		return false;
-	*array = moved;
-	*room = more;
-	return true;
+	return a->address != b->address ? a->address < b->address : a->rank < b->rank;
 }
 
-static bool add(shim_elf *elf, uint64_t address, uint64_t size, const char *name, size_t length)
-{
-	if (length > MOST_NAME)
-		length = MOST_NAME;
-	if (!length || elf->names_used + length + 1 > MOST_NAMES ||
-	    !make_room((void **)&elf->names, &elf->names_room, elf->names_used + length + 1, 1) ||
-	    !make_room((void **)&elf->symbols, &elf->room, elf->count + 1, sizeof(*elf->symbols)))
-		return false;
-	elf->symbols[elf->count++] = (struct symbol){
-		address, size > UINT32_MAX ? UINT32_MAX : size, elf->names_used
-	};
-	memcpy(elf->names + elf->names_used, name, length);
-	elf->names[elf->names_used + length] = '\0';
-	elf->names_used += length + 1;
-	return true;
-}
-
-/* Equal addresses stay in the order in which they were added. */
 static int compare(const void *left, const void *right)
 {
-	const struct symbol *a = left, *b = right;
+	return is_before(right, left) - is_before(left, right);
+}
 
-	if (a->address != b->address)
-		return a->address < b->address ? -1 : 1;
-	return a->name < b->name ? -1 : a->name > b->name;
+static void add(shim_elf *elf, struct shim_symbol symbol)
+{
+	struct shim_symbol *last;
+
+	if (!(elf->count & (elf->count - 1))) { /* 0 or a power of two: there is no room left */
+		last = realloc(elf->symbols, (elf->count ? 2 * elf->count : 1) * sizeof(*last));
+		if (!last)
+			return;
+		elf->symbols = last;
+	}
+	last = elf->symbols + elf->count - 1;
+	elf->unsorted |= elf->count && is_before(&symbol, last);
+	elf->symbols[elf->count++] = symbol;
+}
+
+static void arrange(shim_elf *elf)
+{
+	void *smaller = realloc(elf->symbols, elf->count * sizeof(*elf->symbols) + 1);
+
+	if (smaller)
+		elf->symbols = smaller;
+	if (elf->unsorted)
+		qsort(elf->symbols, elf->count, sizeof(*elf->symbols), compare);
+	elf->bytes += sizeof(*elf) + elf->count * sizeof(*elf->symbols);
 }
 
 /* Of open, open64, __open and __open64, which are one function, open is what programs call. */
-static bool is_better(const shim_elf *elf, const struct symbol *a, const struct symbol *b)
+static uint32_t rank_of(const GElf_Sym *symbol, const char *name)
 {
-	const char *left = elf->names + a->name, *right = elf->names + b->name;
-	size_t left_bars = strspn(left, "_"), right_bars = strspn(right, "_");
+	uint32_t bars = 0;
 
-	if (elf->by_address)
-		return true;
-	if (!a->size != !b->size)
-		return a->size;
-	if (left_bars != right_bars)
-		return left_bars < right_bars;
-	return strlen(left) < strlen(right);
-}
-
-/* Sort, leave one symbol at each address, and give back what memory is not needed. */
-static void arrange(shim_elf *elf)
-{
-	size_t kept = 0;
-	void *smaller;
-
-	qsort(elf->symbols, elf->count, sizeof(*elf->symbols), compare);
-	for (size_t i = 0; i < elf->count; i++) {
-		struct symbol *last = elf->symbols + kept - 1, *next = elf->symbols + i;
-
-		if (!kept || last->address != next->address)
-			elf->symbols[kept++] = *next;
-		else if (is_better(elf, next, last))
-			*last = *next;
-	}
-	elf->count = kept;
-	smaller = kept ? realloc(elf->symbols, kept * sizeof(*elf->symbols)) : NULL;
-	if (smaller) {
-		elf->symbols = smaller;
-		elf->room = kept;
-	}
-	smaller = elf->names_used ? realloc(elf->names, elf->names_used) : NULL;
-	if (smaller) {
-		elf->names = smaller;
-		elf->names_room = elf->names_used;
-	}
-	elf->facts.bytes = sizeof(*elf) + elf->room * sizeof(*elf->symbols) + elf->names_room;
+	while (bars < 255 && name[bars] == '_')
+		bars++;
+	return (symbol->st_size > 0) << 20 | (255 - bars) << 12 | (MOST_NAME - strnlen(name, MOST_NAME));
 }
 
 static void read_segments(shim_elf *to, Elf *elf)
 {
-	size_t count = 0;
+	const uint32_t most = sizeof(to->segments) / sizeof(*to->segments);
 	GElf_Phdr header;
 
-	elf_getphdrnum(elf, &count);
-	for (size_t i = 0; i < count && i < MOST_SECTIONS; i++) {
-		if (!gelf_getphdr(elf, i, &header))
-			return;
-		if (header.p_type == PT_LOAD && (header.p_flags & PF_X) &&
-		    to->segment_count < MOST_SEGMENTS)
-			to->segments[to->segment_count++] = (struct segment){
+	for (int i = 0; i < MOST_SECTIONS && gelf_getphdr(elf, i, &header); i++)
+		if (header.p_type == PT_LOAD && (header.p_flags & PF_X) && to->segment_count < most)
+			to->segments[to->segment_count++] = (struct shim_segment){
 				header.p_offset, header.p_vaddr, header.p_filesz
 			};
-	}
 }
 
-static void read_symbols(shim_elf *to, Elf *elf, Elf_Scn *section, const GElf_Shdr *header)
+static Elf_Data *content_of(Elf_Scn *section, const GElf_Shdr *header, size_t most)
 {
-	GElf_Shdr texts;
-	Elf_Scn *linked = elf_getscn(elf, header->sh_link);
+	Elf_Data *data = header->sh_size <= most ? elf_getdata(section, NULL) : NULL;
+
+	return data && data->d_buf ? data : NULL;
+}
+
+/* A table of texts that ends with a NUL: else any of them might not. */
+static Elf_Data *texts_of(Elf *elf, size_t index)
+{
+	Elf_Scn *section = elf_getscn(elf, index);
+	GElf_Shdr header;
 	Elf_Data *data;
+
+	if (!section || !gelf_getshdr(section, &header) || header.sh_type != SHT_STRTAB)
+		return NULL;
+	data = content_of(section, &header, MOST_SECTION);
+	return data && data->d_size && !((char *)data->d_buf)[data->d_size - 1] ? data : NULL;
+}
+
+static void read_symbols(shim_elf *to, Elf *elf, Elf_Scn *section)
+{
+	GElf_Shdr header;
+	Elf_Data *texts, *data;
 	GElf_Sym symbol;
 
-	if (header->sh_size > MOST_SECTION || !linked || !gelf_getshdr(linked, &texts) ||
-	    texts.sh_type != SHT_STRTAB || texts.sh_size > MOST_SECTION)
+	if (!section || !gelf_getshdr(section, &header))
 		return;
-	data = elf_getdata(section, NULL);
+	texts = texts_of(elf, header.sh_link);
+	data = texts ? content_of(section, &header, MOST_SECTION) : NULL;
 	for (int i = 0; data && gelf_getsym(data, i, &symbol); i++) {
-		int type = GELF_ST_TYPE(symbol.st_info);
-		const char *name;
+		bool resolver = GELF_ST_TYPE(symbol.st_info) == STT_GNU_IFUNC;
+		const char *name = (char *)texts->d_buf + symbol.st_name;
 
-		if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.st_shndx == SHN_UNDEF)
+		if ((!resolver && GELF_ST_TYPE(symbol.st_info) != STT_FUNC) ||
+		    symbol.st_shndx == SHN_UNDEF || symbol.st_name >= texts->d_size || !*name)
 			continue;
-		name = elf_strptr(elf, header->sh_link, symbol.st_name);
-		if (name)
-			add(to, symbol.st_value, symbol.st_size, name, strnlen(name, MOST_NAME));
+		add(to, (struct shim_symbol){
+			symbol.st_value, name, symbol.st_size > UINT32_MAX ? UINT32_MAX : symbol.st_size,
+			rank_of(&symbol, name), resolver
+		});
 	}
+	to->bytes += data ? data->d_size + texts->d_size : 0;
 }
 
 static void read_build_id(shim_elf *to, Elf_Data *data)
@@ -180,10 +140,10 @@ static void read_build_id(shim_elf *to, Elf_Data *data)
 	while (data && (at = gelf_getnote(data, at, &note, &name, &content))) {
 		if (note.n_type != NT_GNU_BUILD_ID || note.n_namesz != 4 ||
 		    memcmp((char *)data->d_buf + name, "GNU", 4) ||
-		    note.n_descsz > sizeof(to->facts.build_id))
+		    note.n_descsz > sizeof(to->build_id))
 			continue;
-		memcpy(to->facts.build_id, (char *)data->d_buf + content, note.n_descsz);
-		to->facts.build_id_size = note.n_descsz;
+		memcpy(to->build_id, (char *)data->d_buf + content, note.n_descsz);
+		to->build_id_size = note.n_descsz;
 		return;
 	}
 }
@@ -191,41 +151,41 @@ static void read_build_id(shim_elf *to, Elf_Data *data)
 /* A file name, ended by NUL and padded to 4 bytes, then a checksum. */
 static void read_debug_link(shim_elf *to, const Elf_Data *data)
 {
-	size_t length = data && data->d_buf ? strnlen(data->d_buf, data->d_size) : 0;
+	size_t length = data ? strnlen(data->d_buf, data->d_size) : 0;
 	size_t at = (length + 4) / 4 * 4;
 
-	if (!length || length >= sizeof(to->facts.debug_link) || at + 4 > data->d_size)
+	if (!length || length >= sizeof(to->debug_link) || at + 4 > data->d_size)
 		return;
-	memcpy(to->facts.debug_link, data->d_buf, length);
-	memcpy(&to->facts.debug_crc, (char *)data->d_buf + at, 4);
+	memcpy(to->debug_link, data->d_buf, length);
+	memcpy(&to->debug_crc, (char *)data->d_buf + at, 4);
 }
 
 static void read_sections(shim_elf *to, Elf *elf)
 {
-	Elf_Scn *section = NULL, *symbols = NULL;
-	GElf_Shdr header, symbols_header = {};
-	size_t names = 0, seen = 0;
+	Elf_Scn *section = NULL, *symbols = NULL, *exported = NULL;
+	GElf_Shdr header;
+	size_t index = 0, seen = 0;
 
-	elf_getshdrstrndx(elf, &names);
+	elf_getshdrstrndx(elf, &index);
+
+	Elf_Data *names = texts_of(elf, index);
+
 	while ((section = elf_nextscn(elf, section)) && seen++ < MOST_SECTIONS) {
-		const char *name;
-
 		if (!gelf_getshdr(section, &header))
 			continue;
-		if (header.sh_type == SHT_SYMTAB || (header.sh_type == SHT_DYNSYM && !symbols)) {
+		if (header.sh_type == SHT_SYMTAB)
 			symbols = section;
-			symbols_header = header;
-		} else if (header.sh_type == SHT_NOTE && header.sh_size < 4096) {
-			read_build_id(to, elf_getdata(section, NULL));
-		} else if (header.sh_type == SHT_PROGBITS && header.sh_size < 4096) {
-			name = elf_strptr(elf, names, header.sh_name);
-			if (name && !strcmp(name, ".gnu_debuglink"))
-				read_debug_link(to, elf_rawdata(section, NULL));
-		}
+		else if (header.sh_type == SHT_DYNSYM)
+			exported = section;
+		else if (header.sh_type == SHT_NOTE)
+			read_build_id(to, content_of(section, &header, 4096));
+		else if (header.sh_type == SHT_PROGBITS && names && header.sh_name < names->d_size &&
+			 !strcmp((char *)names->d_buf + header.sh_name, ".gnu_debuglink"))
+			read_debug_link(to, content_of(section, &header, 4096));
 	}
-	to->facts.has_symtab = symbols_header.sh_type == SHT_SYMTAB;
-	if (symbols)
-		read_symbols(to, elf, symbols, &symbols_header);
+	to->has_symtab = symbols != NULL;
+	read_symbols(to, elf, symbols);
+	read_symbols(to, elf, exported);
 }
 
 int shim_elf_open(int fd, shim_elf **ret)
@@ -236,39 +196,49 @@ int shim_elf_open(int fd, shim_elf **ret)
 	if (!to)
 		return -ENOMEM;
 	elf_version(EV_CURRENT);
-	elf = elf_begin(fd, ELF_C_READ, NULL);
+	to->file = elf = elf_begin(fd, ELF_C_READ, NULL);
 	if (elf_kind(elf) != ELF_K_ELF) {
-		elf_end(elf);
-		free(to);
+		shim_elf_close(to);
 		return -ENOEXEC;
 	}
 	read_segments(to, elf);
 	read_sections(to, elf);
-	elf_end(elf);
+	elf_cntl(elf, ELF_C_FDDONE); /* the names are in memory */
 	arrange(to);
 	*ret = to;
 	return 0;
 }
 
-/* Lines are "address size name" in hexadecimal; what is no such line is left out. */
-int shim_elf_of_lines(const char *text, size_t size, shim_elf **ret)
+int shim_elf_of_lines(char *text, size_t size, int kallsyms, shim_elf **ret)
 {
 	shim_elf *to = calloc(1, sizeof(*to));
-	const char *end = text + size, *line_end;
+	char *line, *end;
 
 	if (!to)
 		return -ENOMEM;
-	to->by_address = true;
-	for (; (line_end = memchr(text, '\n', end - text)); text = line_end + 1) {
-		char *after;
-		uint64_t address = strtoull(text, &after, 16), length;
+	to->segments[to->segment_count++].size = UINT64_MAX; /* an offset is an address */
+	for (line = text; (end = memchr(line, '\n', text + size - line)); line = end + 1) {
+		uint64_t address, length = 0;
+		char *at;
 
-		if (after == text || *after != ' ')
+		*end = '\0';
+		address = strtoull(line, &at, 16);
+		if (!address || *at != ' ')
 			continue;
-		length = strtoull(after, &after, 16);
-		if (*after == ' ' && after < line_end)
-			add(to, address, length, after + 1, line_end - after - 1);
+		if (!kallsyms) {
+			length = strtoull(at, &at, 16);
+		} else if (!at[1] || !strchr("tTwW", at[1])) {
+			continue;
+		} else {
+			at += 2;
+			at[strcspn(at, "\t")] = '\0';
+		}
+		if (*at == ' ' && at[1])
+			add(to, (struct shim_symbol){
+				address, at + 1, length > UINT32_MAX ? UINT32_MAX : length, to->count, 0
+			}); /* the last one of an address holds */
 	}
+	to->bytes = size;
 	arrange(to);
 	*ret = to;
 	return 0;
@@ -276,19 +246,13 @@ int shim_elf_of_lines(const char *text, size_t size, shim_elf **ret)
 
 void shim_elf_close(shim_elf *elf)
 {
+	elf_end(elf->file);
 	free(elf->symbols);
-	free(elf->names);
 	free(elf);
 }
 
-void shim_elf_describe(const shim_elf *elf, struct shim_elf_facts *ret)
+static const struct shim_symbol *find(const shim_elf *elf, uint64_t address)
 {
-	*ret = elf->facts;
-}
-
-static const struct symbol *find(const shim_elf *elf, uint64_t address)
-{
-	const struct symbol *nearest;
 	size_t low = 0, high = elf->count;
 
 	while (low < high) {
@@ -304,8 +268,10 @@ static const struct symbol *find(const shim_elf *elf, uint64_t address)
 			return elf->symbols + i - 1;
 	if (!low)
 		return NULL;
+
 	/* Right behind its end: there a call that never returns would return to. */
-	nearest = elf->symbols + low - 1;
+	const struct shim_symbol *nearest = elf->symbols + low - 1;
+
 	return address - nearest->address == nearest->size ||
 	       (!nearest->size && address - nearest->address < FAR) ? nearest : NULL;
 }
@@ -313,24 +279,38 @@ static const struct symbol *find(const shim_elf *elf, uint64_t address)
 int shim_elf_find(const shim_elf *elf, const shim_elf *debug, uint64_t offset, const char **name,
 		  uint64_t *ret)
 {
-	const struct symbol *symbol = NULL;
+	const struct shim_segment *segment = elf->segments, *end = segment + elf->segment_count;
+	const struct shim_symbol *symbol = NULL;
 
-	if (elf->by_address)
-		symbol = find(elf, offset);
-	for (uint32_t i = 0; i < elf->segment_count && !symbol; i++) {
-		const struct segment *segment = elf->segments + i;
-
-		if (offset - segment->offset >= segment->size)
-			continue;
+	while (segment < end && offset - segment->offset >= segment->size)
+		segment++;
+	if (segment < end) {
 		offset += segment->address - segment->offset;
 		symbol = find(debug, offset);
-		break;
 	}
 	if (!symbol)
 		return -ENOENT;
-	*name = (elf->by_address ? elf : debug)->names + symbol->name;
+	*name = symbol->name;
 	*ret = offset - symbol->address;
 	return 0;
+}
+
+int shim_elf_offset(const shim_elf *elf, const char *name, uint64_t *ret)
+{
+	for (size_t i = 0; i < elf->count; i++) {
+		const struct shim_symbol *symbol = elf->symbols + i;
+
+		if (symbol->resolver || strcmp(symbol->name, name))
+			continue;
+		for (uint32_t each = 0; each < elf->segment_count; each++) {
+			const struct shim_segment *segment = elf->segments + each;
+
+			*ret = symbol->address - segment->address + segment->offset;
+			if (symbol->address - segment->address < segment->size && *ret < INT64_MAX)
+				return 0;
+		}
+	}
+	return -ENOENT;
 }
 
 static char *(*cxa_demangle)(const char *, char *, size_t *, int *);

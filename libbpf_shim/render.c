@@ -530,20 +530,19 @@ static int put_stack(struct text *out, const struct shim_column *column, const c
 {
 	const struct shim_frames *frames = record->plan->frames;
 	bool json = record->plan->as_json;
-	uint32_t pid;
+	uint32_t pid = UINT32_MAX;
 
-	memcpy(&pid, record->bytes + column->number, sizeof(pid));
+	if (column->kind == SHIM_USER_STACK)
+		memcpy(&pid, record->bytes + column->number, sizeof(pid));
 	if (json)
 		put_char(out, '[');
 	for (size_t i = 0; i + 8 <= part->length; i += 8) {
+		char unknown[32];
+		const char *name = unknown;
 		uint64_t address;
-		char symbol[256];
-		const char *name = symbol;
 
 		memcpy(&address, bytes + i, 8);
-		if (column->kind == SHIM_STACK) {
-			shim_symbol(address, symbol, sizeof(symbol));
-		} else if (frames && pid) {
+		if (frames && pid) {
 			uint32_t at = slot_of(frames, pid, address);
 
 			if (!frames->slots[at].pid) {
@@ -553,7 +552,7 @@ static int put_stack(struct text *out, const struct shim_column *column, const c
 			}
 			name = frames->names + frames->slots[at].name;
 		} else {
-			snprintf(symbol, sizeof(symbol), "[unknown+0x%" PRIx64 "]", address);
+			snprintf(unknown, sizeof(unknown), "[unknown+0x%" PRIx64 "]", address);
 		}
 		put_string(out, !json ? "\n    " : i ? ",\"" : "\"");
 		if (json)

@@ -122,7 +122,7 @@ enum shim_kind {
 	SHIM_TEXT,
 	SHIM_PATH,
 	SHIM_ARGS,
-	SHIM_STACK,
+	SHIM_STACK,      /* of the kernel: its frames are those of pid UINT32_MAX */
 	SHIM_USER_STACK, /* of the process whose u32 is at the given offset */
 };
 
@@ -139,7 +139,7 @@ struct shim_table {
 };
 
 /*
- * Names of frames of programs, forgotten when they become too many: whoever puts some puts all of a
+ * Names of frames, forgotten when they become too many: whoever puts some puts all of a
  * stack. Zeros are an empty one.
  */
 struct shim_frames {
@@ -180,34 +180,43 @@ size_t shim_escape(const char *text, size_t length, int ascii, char *out, size_t
  */
 int shim_write(int fd, const char *text, size_t size, int wake, int64_t timeout, size_t *ret);
 
-/* "name+0x12" of the kernel symbol at or below address; kallsyms is read at the first call. */
-size_t shim_symbol(uint64_t address, char *out, size_t out_size);
-
 void shim_frames_put(struct shim_frames *frames, uint32_t pid, uint64_t address, const char *name);
 void shim_frames_forget(struct shim_frames *frames);
 
 /*
- * Names of functions in programs. Of a file only its symbols are kept. shim_elf_find looks up what
- * is at an offset of the file, or at an address for lines; debug has the symbols: those of the
- * separate debug file, or the file itself. *ret: bytes behind the function's start.
+ * Names of functions. Of a file only what is needed stays in memory; it may be closed.
+ * Instead of a file there may be lines: "address size name" in hexadecimal, or those of kallsyms,
+ * "address type name", of which only code counts. What is no such line is left out. The text is
+ * changed, and has to stay where it is.
+ * shim_elf_find looks up what is at an offset of the file, or at an address for lines; debug has
+ * the symbols: those of the separate debug file, or the file itself. *ret: bytes behind the
+ * function's start. shim_elf_offset tells where in the file a function is that it defines itself.
  */
-typedef struct shim_elf shim_elf;
-
-struct shim_elf_facts {
-	uint8_t build_id[64];
-	uint32_t build_id_size;
-	int has_symtab;
-	char debug_link[256]; /* name of the separate debug file, or "" */
-	uint32_t debug_crc;
-	uint64_t bytes; /* of memory */
+struct shim_segment {
+	uint64_t offset, address, size;
 };
 
+typedef struct {
+	uint8_t build_id[64];
+	uint32_t build_id_size;
+	uint32_t debug_crc;
+	char debug_link[256]; /* name of the separate debug file, or "" */
+	int has_symtab;
+	uint64_t bytes; /* of memory */
+	void *file;     /* of libelf, or NULL */
+	struct shim_segment segments[16]; /* of code */
+	uint32_t segment_count;
+	int unsorted;
+	size_t count;
+	struct shim_symbol *symbols; /* by address */
+} shim_elf;
+
 int shim_elf_open(int fd, shim_elf **ret);
-int shim_elf_of_lines(const char *text, size_t size, shim_elf **ret); /* a NUL is behind text */
+int shim_elf_of_lines(char *text, size_t size, int kallsyms, shim_elf **ret);
 void shim_elf_close(shim_elf *elf);
-void shim_elf_describe(const shim_elf *elf, struct shim_elf_facts *ret);
 int shim_elf_find(const shim_elf *elf, const shim_elf *debug, uint64_t offset, const char **name,
 		  uint64_t *ret);
+int shim_elf_offset(const shim_elf *elf, const char *name, uint64_t *ret);
 
 /* The C++ name, perhaps cut; -EINVAL where it is none, or would be huge, or libstdc++ is absent. */
 int shim_demangle(const char *mangled, char *out, size_t out_size);

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tracewheel import _shim
-from tracewheel.runtime.elf import find_functions
+from tracewheel.runtime.symbols import find_functions
 
 BASH = Path("/bin/bash")
 SOURCE = """

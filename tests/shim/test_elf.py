@@ -31,13 +31,13 @@ def look_at(content: bytes) -> tuple[Any, list[str]]:
     """Open a file of that content, return its facts and the names of all its places."""
     fd = os.memfd_create("elf")
     os.write(fd, content)
-    ret, facts = ffi.new("shim_elf **"), ffi.new("struct shim_elf_facts *")
+    ret = ffi.new("shim_elf **")
     error = lib.shim_elf_open(fd, ret)
     os.close(fd)
     if error:
         assert -8 == error
         return None, []
-    lib.shim_elf_describe(ret[0], facts)
+    facts = ffi.new("shim_elf *", ret[0][0])
     name, distance = ffi.new("char **"), ffi.new("uint64_t *")
     names = []
     for offset in [*range(0, len(content), 8), 2**32, 2**63, 2**64 - 1]:
@@ -104,10 +104,13 @@ def test_huge_sections(library: bytes) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
-def names_of_lines(text: bytes, *addresses: int) -> list[tuple[bytes, int] | None]:
-    """Return what is at some addresses by the lines of a JIT compiler."""
+def names_of_lines(
+    text: bytes, *addresses: int, kallsyms: bool = False
+) -> list[tuple[bytes, int] | None]:
+    """Return what is at some addresses by the lines of a JIT compiler, or of the kernel."""
     ret, name, distance = ffi.new("shim_elf **"), ffi.new("char **"), ffi.new("uint64_t *")
-    assert 0 == lib.shim_elf_of_lines(text, len(text), ret)
+    lines = ffi.new("char[]", text)
+    assert 0 == lib.shim_elf_of_lines(lines, len(text), kallsyms, ret)
     found = [
         None
         if lib.shim_elf_find(ret[0], ret[0], address, name, distance)
@@ -127,10 +130,23 @@ def test_lines() -> None:
     )
 
 
-@given(st.lists(st.binary(max_size=40) | st.from_regex(rb"[0-9a-f]{1,17} [0-9a-f]{1,17} .{0,9}")))
-def test_any_lines(lines: list[bytes]) -> None:
+def test_lines_of_the_kernel() -> None:
+    """Only code has names, up to where none can reach; a module is no part of a name."""
+    text = b"0 T zero\n1000 T first\n1010 D data\n3000 t third\t[module]\n2000 W second\n3010 T\n"
+    addresses = (0x10, 0x1018, 0x2001, 0x3018, 0x3000 + (1 << 20))
+    found = names_of_lines(text, *addresses, kallsyms=True)
+
+    assert [None, (b"first", 0x18), (b"second", 1), (b"third", 0x18), None] == found
+
+
+@given(
+    st.lists(st.binary(max_size=40) | st.from_regex(rb"[0-9a-f]{1,17} [0-9a-fTt]{1,17} .{0,9}")),
+    st.booleans(),
+)
+def test_any_lines(lines: list[bytes], kallsyms: bool) -> None:
     """Any text is read to its end and not beyond."""
-    assert 3 == len(names_of_lines(b"\n".join(lines), 0, 1 << 40, 2**64 - 1))
+    text = b"\n".join(lines)
+    assert 3 == len(names_of_lines(text, 0, 1 << 40, 2**64 - 1, kallsyms=kallsyms))
 
 
 def demangled(name: bytes) -> str | None:

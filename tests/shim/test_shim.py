@@ -154,18 +154,6 @@ def test_facts_of_the_kernel() -> None:
     assert ESRCH == lib.shim_enumerator(b"no_such_enum", 0, name, value)
 
 
-def test_symbols() -> None:
-    """An address that no symbol is near to is a number; a name is cut where the room ends."""
-    out = ffi.new("char[]", 256)
-    everything = (1 << 64) - 1
-
-    assert b"[unknown+0x1]" == bytes(ffi.buffer(out, lib.shim_symbol(1, out, 256)))
-    whole = lib.shim_symbol(everything, out, 256)
-    assert b"[unknown+0xffffffffffffffff]" == bytes(ffi.buffer(out, whole))
-    assert 3 == lib.shim_symbol(everything, out, 4)
-    assert b"\0" == ffi.buffer(out)[3]
-
-
 def test_escape_without_room() -> None:
     """An escaped text that does not fit is none at all."""
     out = ffi.new("char[]", 4)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracewheel.runtime.errors import BpfError
 from tracewheel.runtime.output import escape, replace_file
 from tracewheel.runtime.stream import Reader, part_of
-from tracewheel.runtime.symbols import Symbols
+from tracewheel.runtime.symbols import KERNEL, Symbols
 
 if TYPE_CHECKING:
     from tracewheel.runtime.options import Request
@@ -190,7 +190,7 @@ class CountingReader(Reader):
 
     def _name(self, pid: int, comm: bytes, user: bytes, kernel: bytes) -> tuple[str, ...]:
         """Return the frames, the outermost first, without offsets: a function is one box."""
-        frames = self._symbols.names(kernel, None, offset=False)
+        frames = self._symbols.names(kernel, KERNEL, offset=False)
         for name in self._symbols.names(user, pid, offset=False):
             # Where code without frame pointers leads a walk: the address says nothing.
             frames.append("[unknown]" if name.startswith("[unknown+") else name)

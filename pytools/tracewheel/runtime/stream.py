@@ -152,8 +152,11 @@ class Plan:
     def find_name(self, table: int, key: int, at: Any) -> None:
         """Resolve what the rendering stopped at, in the record behind its length at AT."""
         if table == _FRAMES and self._frames:
+            from tracewheel.runtime.symbols import KERNEL
+
             record = memoryview(ffi.buffer(at + 8, ffi.cast("uint64_t *", at)[0]))
-            stack, _ = part_of(record, self._members["user_stack"], self.plan.record_size)
+            member = self._members["stack" if key == KERNEL else "user_stack"]
+            stack, _ = part_of(record, member, self.plan.record_size)
             self._frames.find(key, stack)
             return
         self._tables.find(table, key)

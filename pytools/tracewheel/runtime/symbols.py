@@ -21,6 +21,7 @@ from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterator
 
 _FRESH_S = 0.1  # for how long a process is taken to be the one that it was
@@ -28,11 +29,14 @@ _PATIENCE = 10  # times what it took: so long until something is read again
 _PROCESSES, _BYTES, _NAMES = 4096, 256 << 20, 1 << 16  # kept at most
 _MAPS_MOST, _LINES_MOST, _VDSO_MOST = 16 << 20, 64 << 20, 1 << 16  # bytes read at most
 _NAME_MOST = 384  # bytes of a name that are shown
+_CHARS_MOST = 1024  # of a name; forged ones are as long as they like
 _DEBUG = "/usr/lib/debug"
+KERNEL = 2**32 - 1  # instead of a process: the kernel has the frames
 _VDSO, _LINES = b"[vdso]", b"perf-PID.map"
 _RUST = {"LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ",", "RF": "&", "BP": "*", "SP": "@"}
 
 _Found = tuple[str, int]  # function, bytes behind its start
+_new = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class Mapping(NamedTuple):
@@ -89,9 +93,8 @@ class Symbols:
 
     def kernel(self, address: int, offset: bool = True) -> str:
         """Return the name of an address in the kernel."""
-        out = ffi.new("char[]", 256)
-        name = os.fsdecode(ffi.buffer(out, lib.shim_symbol(address, out, len(out)))[:])
-        return name if offset or name[0] == "[" else name.rpartition("+")[0]
+        found = _find(_kallsyms(), _kallsyms(), address)
+        return _shown(found, offset) if found else f"[unknown+{address:#x}]"
 
     def learn(self, pid: int) -> None:
         """Remember what a process has mapped, while it lives."""
@@ -106,16 +109,20 @@ class Symbols:
         self.learn(pid)
         mapping, found = self._processes[pid].find(address)
         if found:
-            return f"{found[0]}+{found[1]:#x}" if offset else found[0]
+            return _shown(found, offset)
         if mapping:
             return f"[{mapping}+{mapping.place(address):#x}]"
         return f"[unknown+{address:#x}]"
 
-    def names(self, stack: bytes, pid: int | None, offset: bool = True) -> list[str]:
-        """Return the names of a stack's frames, which lie in a process or in the kernel."""
-        if pid is None:
+    def names(self, stack: bytes, pid: int, offset: bool = True) -> list[str]:
+        """Return the names of a stack's frames, which lie in a process or in KERNEL."""
+        if pid == KERNEL:
             return [self.kernel(address, offset) for address in _addresses(stack)]
         return [self.user(pid, address, offset) for address in _addresses(stack)]
+
+
+def _shown(found: _Found, offset: bool) -> str:
+    return f"{found[0]}+{found[1]:#x}" if offset else found[0]
 
 
 class _Process:
@@ -204,7 +211,7 @@ def _read_names(files: dict[Any, _File], pid: int, mapping: Mapping) -> Any:
 
 
 def _keep(files: dict[Any, _File], fd: int, inode: int, path: bytes) -> Any:
-    with open(fd, "rb", buffering=0) as file:
+    with open(fd, "rb") as file:
         status = os.fstat(fd)
         itself = (status.st_dev, status.st_ino, status.st_mtime_ns) if path != _VDSO else ()
         key = (inode, path, status.st_size, *itself)
@@ -269,55 +276,77 @@ def _open_lines(pid: int) -> int:
 class _File:
     """The symbols of an ELF file, or of a JIT compiler's lines. Raises ValueError."""
 
-    def __init__(self, file: Any, path: bytes) -> None:
+    def __init__(self, file: io.BufferedReader, path: bytes) -> None:
         self._has_lines = path == _LINES
-        self._elf, facts = _read_symbols(file, self._has_lines)
-        self._debug = self._elf
-        if not facts.has_symtab:
-            self._debug, facts = _debug_file(facts, path) or (self._elf, facts)
-        self.bytes = int(facts.bytes)
+        self._elf = self._debug = _read_lines(file) if self._has_lines else _read_elf(file.fileno())
+        if not self._elf.has_symtab:
+            self._debug = _debug_file(self._elf, path) or self._elf
+        self.bytes = int(self._debug.bytes)
 
     def find(self, mapping: Mapping, address: int) -> _Found | None:
         """Return the function at an address."""
-        name, distance = ffi.new("char **"), ffi.new("uint64_t *")
         place = address if self._has_lines else mapping.place(address)
-        if lib.shim_elf_find(self._elf, self._debug, place, name, distance):
-            return None
-        return _readable(ffi.string(name[0])), int(distance[0])
+        return _find(self._elf, self._debug, place)
 
 
-def _read_symbols(file: Any, lines: bool = False) -> tuple[Any, Any]:
-    ret, facts = ffi.new("shim_elf **"), ffi.new("struct shim_elf_facts *")
-    if lines:
-        text = file.read(_LINES_MOST)
-        error = lib.shim_elf_of_lines(text, len(text), ret)
-    else:
-        error = lib.shim_elf_open(file.fileno(), ret)
-    if error:
+def _find(elf: Any, debug: Any, place: int) -> _Found | None:
+    name, distance = ffi.new("char **"), ffi.new("uint64_t *")
+    if lib.shim_elf_find(elf, debug, place, name, distance):
+        return None
+    return _readable(ffi.string(name[0], _CHARS_MOST)), int(distance[0])
+
+
+def _read_elf(fd: int) -> Any:
+    ret = ffi.new("shim_elf **")
+    if lib.shim_elf_open(fd, ret):
         raise ValueError("no ELF file")
-    lib.shim_elf_describe(ret[0], facts)
-    return ffi.gc(ret[0], lib.shim_elf_close), facts
+    return ffi.gc(ret[0], lib.shim_elf_close)
 
 
-def _debug_file(facts: Any, path: bytes) -> tuple[Any, Any] | None:
+def _read_lines(file: io.BufferedReader, is_kallsyms: bool = False) -> Any:
+    text = _new("char[]", _LINES_MOST)  # memory that is not written to is none
+    size = file.readinto(ffi.buffer(text))
+    ret = ffi.new("shim_elf **")
+    if lib.shim_elf_of_lines(text, size, is_kallsyms, ret):
+        raise MemoryError
+    return ffi.gc(ret[0], lambda elf, text=text: lib.shim_elf_close(elf))  # which needs the text
+
+
+@functools.cache
+def _kallsyms() -> Any:
+    with open("/proc/kallsyms", "rb") as file:
+        return _read_lines(file, is_kallsyms=True)
+
+
+def find_functions(fd: int, names: tuple[str, ...]) -> dict[str, int]:
+    """Return the offsets in the file of those functions that it defines itself."""
+    try:
+        elf = _read_elf(fd)
+    except ValueError:
+        return {}
+    ret = ffi.new("uint64_t *")
+    return {name: ret[0] for name in names if not lib.shim_elf_offset(elf, name.encode(), ret)}
+
+
+def _debug_file(elf: Any, path: bytes) -> Any:
     """Return the symbols that have been split off a file, if it is root who keeps them."""
-    build_id = _build_id(facts)
-    link = os.fsdecode(ffi.string(facts.debug_link))
+    build_id = _build_id(elf)
+    link = os.fsdecode(ffi.string(elf.debug_link))
     folder = os.fsdecode(os.path.dirname(path))
     candidates = [f"{_DEBUG}/.build-id/{build_id[:2]}/{build_id[2:]}.debug"] if build_id else []
     if link and "/" not in link and folder[:1] == "/":
         candidates += [f"{place}/{link}" for place in (folder, f"{folder}/.debug", _DEBUG + folder)]
     for candidate in candidates:
         with contextlib.suppress(OSError, ValueError), open(_open_trusted(candidate), "rb") as file:
-            elf, found = _read_symbols(file)
+            found = _read_elf(file.fileno())
             same = _build_id(found) == build_id
-            if found.has_symtab and same and (build_id or _checksum(file) == facts.debug_crc):
-                return elf, found
+            if found.has_symtab and same and (build_id or _checksum(file) == elf.debug_crc):
+                return found
     return None
 
 
-def _build_id(facts: Any) -> str:
-    return bytes(facts.build_id)[: facts.build_id_size].hex()
+def _build_id(elf: Any) -> str:
+    return bytes(elf.build_id)[: elf.build_id_size].hex()
 
 
 def _open_trusted(path: str) -> int:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from tracewheel import _shim
 from tracewheel._shim import lib
 from tracewheel.runtime import kernel
-from tracewheel.runtime.elf import find_functions
 from tracewheel.runtime.errors import TargetGone, say
 from tracewheel.runtime.output import escape
-from tracewheel.runtime.symbols import mappings_of, open_mapped, open_regular
+from tracewheel.runtime.symbols import find_functions, mappings_of, open_mapped, open_regular
 
 if TYPE_CHECKING:
     from tracewheel.runtime.session import Session
