@@ -11,18 +11,13 @@ HERE = Path(__file__).parent
 GENERATED = HERE.parent / "build" / "shim"
 
 
-def unprintable() -> str:
-    """Return a C table of the code points from U+0080 on that str.isprintable() denies."""
-    ranges: list[tuple[int, int]] = []
-    for point in range(0x80, sys.maxunicode + 1):
-        if chr(point).isprintable():
-            continue
-        if ranges and ranges[-1][1] == point - 1:
-            ranges[-1] = (ranges[-1][0], point)
-        else:
-            ranges.append((point, point))
-    rows = ",\n".join(f"\t{{ {first:#x}, {last:#x} }}" for first, last in ranges)
-    return f"static const struct {{ uint32_t first, last; }} unprintable[] = {{\n{rows}\n}};\n"
+def printable() -> str:
+    """Return a C table with a bit for each code point that str.isprintable() grants."""
+    words = (
+        sum(chr(first + bit).isprintable() << bit for bit in range(64))
+        for first in range(0, sys.maxunicode + 1, 64)
+    )
+    return "static const uint64_t printable[] = {\n" + ",\n".join(map(hex, words)) + "\n};\n"
 
 
 def flags(*options: str) -> list[str]:
@@ -31,7 +26,7 @@ def flags(*options: str) -> list[str]:
 
 
 GENERATED.mkdir(parents=True, exist_ok=True)
-(GENERATED / "unprintable.h").write_text(unprintable())
+(GENERATED / "printable.h").write_text(printable())
 
 header = (HERE / "shim.h").read_text()
 ffibuilder = FFI()

@@ -5,10 +5,11 @@
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include "shim.h"
-#include "unprintable.h" /* made by build.py: ranges of code points that no terminal should see */
+#include "printable.h" /* made by build.py: a bit for each code point that a terminal may see */
 
 struct text {
 	char *at, *end;
@@ -20,6 +21,9 @@ struct part { /* struct ev_part of bpf_src/include/record.bpf.h */
 	uint16_t length, state;
 };
 enum { WHOLE, CUT, UNREADABLE, ABSENT };
+
+/* How a string is written: for a terminal, of ASCII alone, between quotes, in JSON. */
+enum { ASCII = 1, QUOTED = 2, JSON = 4 | QUOTED };
 
 static void put(struct text *out, const char *bytes, size_t length)
 {
@@ -90,138 +94,79 @@ static size_t decode(const unsigned char *text, size_t left, uint32_t *ret)
 	return length;
 }
 
-static bool is_printable(uint32_t point)
-{
-	size_t low = 0, high = sizeof(unprintable) / sizeof(*unprintable);
-
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-
-		if (point > unprintable[middle].last)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low == sizeof(unprintable) / sizeof(*unprintable) || point < unprintable[low].first;
-}
-
-static void put_hex_byte(struct text *out, const char *prefix, unsigned char byte)
-{
-	put_string(out, prefix);
-	put_char(out, "0123456789abcdef"[byte >> 4]);
-	put_char(out, "0123456789abcdef"[byte & 15]);
-}
-
 /*
- * For a terminal: what is not printable becomes \n, \t, \r or \xNN, and a backslash is doubled, so
- * the bytes can be told again from what is shown.
+ * A string of another process. What is not printable becomes \n, \t, \r or \xNN, and a backslash
+ * is doubled, so the bytes can be told again from what is shown. In JSON, which reaches terminals
+ * too, and readers that take U+2028 for the end of a line, it becomes \uNNNN, and a byte that is no
+ * UTF-8 U+FFFD. Returns whether all was UTF-8.
  */
-static void put_escaped(struct text *out, const char *text, size_t length, bool ascii)
+static bool put_text(struct text *out, const char *text, size_t length, uint32_t style)
 {
 	const unsigned char *at = (const unsigned char *)text, *end = at + length;
+	const unsigned char quote = style & QUOTED ? '"' : '\\';
+	const char *named;
+	bool whole = true;
+	size_t size;
 
-	while (at < end) {
+	for (; at < end; at += size ? size : 1) {
 		const unsigned char *plain = at;
 		uint32_t point;
-		size_t size;
 
-		while (at < end && *at >= 0x20 && *at < 0x7f && *at != '\\')
+		while (at < end && *at >= 0x20 && *at < 0x7f && *at != '\\' && *at != quote)
 			at++;
 		put(out, (const char *)plain, at - plain);
 		if (at == end)
 			break;
-		if (*at == '\\' || *at == '\n' || *at == '\t' || *at == '\r') {
-			put_char(out, '\\');
-			put_char(out, *at == '\n' ? 'n' : *at == '\t' ? 't' : *at == '\r' ? 'r' : '\\');
-			at++;
-			continue;
-		}
 		size = decode(at, end - at, &point);
-		if (size > 1 && !ascii && is_printable(point)) {
+		whole = whole && size;
+		if (*at == '\\' || *at == quote) {
+			put_char(out, '\\');
+			put_char(out, *at);
+		} else if (size > 1 && !(style & ASCII) && printable[point / 64] >> point % 64 & 1) {
 			put(out, (const char *)at, size);
-			at += size;
-			continue;
+		} else if (style & JSON & ~QUOTED) {
+			if (!size)
+				put_string(out, "\xef\xbf\xbd");
+			else if (point >= 0x10000) /* two units of UTF-16 */
+				put_format(out, "\\u%04" PRIx64, 0xd7c0 + (point >> 10));
+			if (size)
+				put_format(out, "\\u%04" PRIx64,
+					   point < 0x10000 ? point : 0xdc00 + (point & 0x3ff));
+		} else if ((named = memchr("\tt\nn\rr", *at, 6))) {
+			put_char(out, '\\');
+			put_char(out, named[1]);
+		} else {
+			for (size_t i = 0; i < (size ? size : 1); i++)
+				put_format(out, "\\x%02" PRIx64, at[i]);
 		}
-		for (size = size ? size : 1; size; size--)
-			put_hex_byte(out, "\\x", *at++);
 	}
+	return whole;
 }
 
 size_t shim_escape(const char *text, size_t length, int ascii, char *out, size_t out_size)
 {
 	struct text to = { out, out + out_size, false };
 
-	put_escaped(&to, text, length, ascii);
+	put_text(&to, text, length, ascii ? ASCII : 0);
 	return to.full ? 0 : to.at - out;
 }
 
-static bool is_utf8(const char *text, size_t length)
+static void put_key(struct text *out, const char *before, const char *name, const char *suffix)
 {
-	const unsigned char *at = (const unsigned char *)text, *end = at + length;
-	uint32_t point;
-
-	while (at < end) {
-		size_t size = *at < 0x80 ? 1 : decode(at, end - at, &point);
-
-		if (!size)
-			return false;
-		at += size;
-	}
-	return true;
+	put_string(out, before);
+	put_string(out, name);
+	put_string(out, suffix);
+	put_string(out, "\":");
 }
 
-/* The code point as JSON escapes it: one or two UTF-16 units. */
-static void put_json_escape(struct text *out, uint32_t point)
-{
-	char buffer[16];
-
-	if (point < 0x10000)
-		snprintf(buffer, sizeof(buffer), "\\u%04x", point);
-	else
-		snprintf(buffer, sizeof(buffer), "\\u%04x\\u%04x", 0xd7c0 + (point >> 10),
-			 0xdc00 + (point & 0x3ff));
-	put_string(out, buffer);
-}
-
-/*
- * The inside of a JSON string; a byte that is no UTF-8 becomes U+FFFD. JSON reaches terminals too,
- * and readers that take U+2028 for the end of a line: what is not printable is escaped.
- */
-static void put_json(struct text *out, const char *text, size_t length)
-{
-	const unsigned char *at = (const unsigned char *)text, *end = at + length;
-
-	while (at < end) {
-		const unsigned char *plain = at;
-		uint32_t point;
-		size_t size;
-
-		while (at < end && *at >= 0x20 && *at < 0x7f && *at != '\\' && *at != '"')
-			at++;
-		put(out, (const char *)plain, at - plain);
-		if (at == end)
-			break;
-		size = decode(at, end - at, &point);
-		if (!size) {
-			put_string(out, "\xef\xbf\xbd");
-			size = 1;
-		} else if (*at == '"' || *at == '\\') {
-			put_char(out, '\\');
-			put_char(out, *at);
-		} else if (size > 1 && is_printable(point)) {
-			put(out, (const char *)at, size);
-		} else {
-			put_json_escape(out, point);
-		}
-		at += size;
-	}
-}
-
-static void put_base64(struct text *out, const char *bytes, size_t length)
+/* Bytes that their text in JSON has lost, beside it. */
+static void put_base64(struct text *out, const char *name, const char *bytes, size_t length)
 {
 	static const char digits[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+	put_key(out, ",\"", name, "_b64");
+	put_char(out, '"');
 	for (size_t i = 0; i < length; i += 3) {
 		size_t left = length - i;
 		uint32_t three = (unsigned char)bytes[i] << 16 |
@@ -233,73 +178,47 @@ static void put_base64(struct text *out, const char *bytes, size_t length)
 		put_char(out, left > 1 ? digits[three >> 6 & 63] : '=');
 		put_char(out, left > 2 ? digits[three & 63] : '=');
 	}
-}
-
-static void put_key(struct text *out, const char *name, const char *suffix)
-{
-	put_string(out, ",\"");
-	put_string(out, name);
-	put_string(out, suffix);
-	put_string(out, "\":");
-}
-
-/* "name":"text", and "name_b64" beside it when the text alone would lose bytes. */
-static void put_json_text(struct text *out, const char *name, const char *text, size_t length)
-{
 	put_char(out, '"');
-	put_json(out, text, length);
-	put_char(out, '"');
-	if (!is_utf8(text, length)) {
-		put_key(out, name, "_b64");
-		put_char(out, '"');
-		put_base64(out, text, length);
-		put_char(out, '"');
-	}
 }
 
-/* Where KEY stands in TABLE, or its count. */
-static uint32_t find_key(const struct shim_table *table, uint64_t key)
+static int compare_keys(const void *left, const void *right)
 {
-	uint32_t low = 0, high = table->count;
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
 
-	while (low < high) {
-		uint32_t middle = (low + high) / 2;
-
-		if (table->keys[middle] < key)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < table->count && table->keys[low] == key ? low : table->count;
+	return (a > b) - (a < b);
 }
 
 static const char *text_of(const struct shim_table *table, uint64_t key)
 {
-	uint32_t at = find_key(table, key);
+	const uint64_t *at = bsearch(&key, table->keys, table->count, sizeof(key), compare_keys);
 
-	return at < table->count ? table->texts[at] : NULL;
+	return at ? table->texts[at - table->keys] : NULL;
 }
 
 struct record {
 	const struct shim_plan *plan;
 	const char *bytes;
 	size_t size;
+	uint32_t style;
 };
 
-static uint64_t number_at(const struct record *record, const struct shim_column *column)
+static void put_field(struct text *out, const struct record *record,
+		      const struct shim_column *column, const char *text, size_t length)
 {
-	const char *at = record->bytes + column->offset;
-	uint64_t value = 0;
+	if (record->plan->as_json)
+		put_char(out, '"');
 
-	memcpy(&value, at, column->size <= 8 ? column->size : 8);
-	return value;
+	bool whole = put_text(out, text, length, record->style);
+
+	if (record->plan->as_json)
+		put_char(out, '"');
+	if (record->plan->as_json && !whole)
+		put_base64(out, column->name, text, length);
 }
 
-static int64_t signed_at(const struct record *record, const struct shim_column *column)
+static void put_nothing(struct text *out, const struct record *record)
 {
-	int shift = column->size < 8 ? 64 - 8 * column->size : 0;
-
-	return (int64_t)(number_at(record, column) << shift) >> shift;
+	put_string(out, record->plan->as_json ? "null" : "-");
 }
 
 /* The bytes of the part described at OFFSET; a part that leaves the record is unreadable. */
@@ -320,54 +239,38 @@ static struct part part_at(const struct record *record, uint32_t offset, const c
 /* Without the bytes of a sequence that the cut has split. */
 static size_t whole_length(const char *text, const struct part *part)
 {
-	size_t length = part->length;
+	const unsigned char *end = (const unsigned char *)text + part->length;
 	uint32_t point;
 
-	if (part->state != CUT)
-		return length;
-	for (size_t back = 1; back <= 3 && back <= length; back++) {
-		unsigned char byte = text[length - back];
-
-		if (byte >= 0xc0)
-			return decode((const unsigned char *)text + length - back, back, &point) ?
-				       length : length - back;
-		if (byte < 0x80)
-			break;
-	}
-	return length;
+	for (size_t back = 1; part->state == CUT && back <= 3 && back <= part->length; back++)
+		if ((end[-back] & 0xc0) != 0x80)
+			return part->length - (decode(end - back, back, &point) ? 0 : back);
+	return part->length;
 }
 
-/* Join the directory's names, the uppermost first, and the path into BUFFER. */
-static size_t join_path(const struct record *record, const struct shim_column *column,
-			const char *path, size_t path_length, char *buffer, size_t size, bool *cut)
+/* Put the directory's names, the last one of which is the uppermost, before the path in BUFFER. */
+static size_t join_path(const struct part *dir, const char *names, const char *path,
+			size_t path_length, char *buffer, size_t size)
 {
-	const char *names;
-	struct part dir = part_at(record, column->number, &names);
-	size_t used = 0, end = dir.length;
+	const char *before = dir->state == UNREADABLE ? "?/" : dir->state == CUT ? "..." : "";
+	char *end = buffer + size, *at;
+	size_t length;
 
-	*cut = dir.state == CUT;
-	if (dir.state == UNREADABLE)
-		used = snprintf(buffer, size, "?/");
-	if (*cut)
-		used = snprintf(buffer, size, "...");
-	while (end) {
-		size_t begin = end - 1;
-
-		while (begin && names[begin - 1])
-			begin--;
-		if (used + (end - begin) + path_length + 2 > size)
+	if (path_length > size / 2)
+		path_length = size / 2;
+	at = memcpy(end - path_length, path, path_length);
+	if (path_length && dir->state != UNREADABLE)
+		*--at = '/';
+	for (size_t i = 0; i < dir->length; i += length + 1) {
+		length = strnlen(names + i, dir->length - i);
+		if ((size_t)(at - buffer) < length + 4)
 			break;
-		buffer[used++] = '/';
-		memcpy(buffer + used, names + begin, end - 1 - begin);
-		used += end - 1 - begin;
-		end = begin;
+		at = memcpy(at - length, names + i, length);
+		*--at = '/';
 	}
-	if (dir.state != UNREADABLE && path_length)
-		buffer[used++] = '/';
-	if (used + path_length > size)
-		path_length = size - used;
-	memcpy(buffer + used, path, path_length);
-	return used + path_length;
+	at = memcpy(at - strlen(before), before, strlen(before));
+	memmove(buffer, at, end - at);
+	return end - at;
 }
 
 static void put_local_time(struct text *out, const struct record *record, uint64_t time, bool full)
@@ -391,10 +294,8 @@ static void put_local_time(struct text *out, const struct record *record, uint64
 
 static void put_fraction(struct text *out, uint64_t value, uint64_t unit, int digits)
 {
-	uint64_t scale = 1;
+	const uint64_t scale = digits == 6 ? 1000000 : 1000;
 
-	for (int i = 0; i < digits; i++)
-		scale *= 10;
 	put_decimal(out, value / unit, 1);
 	put_char(out, '.');
 	put_decimal(out, value % unit * scale / unit, digits);
@@ -433,58 +334,34 @@ static void put_flags(struct text *out, const struct shim_table *table, uint64_t
 		put_string(out, table->count && !table->keys[0] ? table->texts[0] : "0");
 }
 
-static void put_quoted(struct text *out, const char *text, size_t length, bool ascii)
-{
-	const char *quote;
-
-	put_char(out, '"');
-	while ((quote = memchr(text, '"', length))) {
-		put_escaped(out, text, quote - text, ascii);
-		put_string(out, "\\\"");
-		length -= quote + 1 - text;
-		text = quote + 1;
-	}
-	put_escaped(out, text, length, ascii);
-	put_char(out, '"');
-}
-
 /* A list of texts, each ended by NUL: separated by blanks, or a JSON array. */
 static void put_args(struct text *out, const struct shim_column *column, const char *args,
 		     const struct part *part, const struct record *record)
 {
-	const char *end = args + whole_length(args, part);
-	const char *begin = args;
+	const char *begin = args, *end = args + whole_length(args, part);
 	bool json = record->plan->as_json, whole = true;
+	size_t length;
 
 	if (json)
 		put_char(out, '[');
-	while (args < end) {
-		size_t length = strnlen(args, end - args);
+	for (; args < end; args += length + 1) {
+		length = strnlen(args, end - args);
+
+		bool quoted = json || (column->number && (!length || memchr(args, ' ', length) ||
+							  memchr(args, '"', length)));
 
 		if (args != begin)
 			put_char(out, json ? ',' : ' ');
-		if (json) {
+		if (quoted)
 			put_char(out, '"');
-			put_json(out, args, length);
+		whole &= put_text(out, args, length, record->style | (quoted ? QUOTED : 0));
+		if (quoted)
 			put_char(out, '"');
-			whole = whole && is_utf8(args, length);
-		} else if (column->number && (memchr(args, ' ', length) ||
-					      memchr(args, '"', length) || !length)) {
-			put_quoted(out, args, length, record->plan->ascii);
-		} else {
-			put_escaped(out, args, length, record->plan->ascii);
-		}
-		args += length + 1;
 	}
-	if (!json)
-		return;
-	put_char(out, ']');
-	if (!whole) {
-		put_key(out, column->name, "_b64");
-		put_char(out, '"');
-		put_base64(out, begin, part->length);
-		put_char(out, '"');
-	}
+	if (json)
+		put_char(out, ']');
+	if (json && !whole)
+		put_base64(out, column->name, begin, part->length);
 }
 
 static uint32_t slot_of(const struct shim_frames *frames, uint32_t pid, uint64_t address)
@@ -525,9 +402,11 @@ void shim_frames_put(struct shim_frames *frames, uint32_t pid, uint64_t address,
 }
 
 /* Returns 0 or -ENOKEY. */
-static int put_stack(struct text *out, const struct shim_column *column, const char *bytes,
-		     const struct part *part, const struct record *record, struct shim_rendered *ret)
+static int put_stack(struct text *out, const struct shim_column *column,
+		     const struct record *record, struct shim_rendered *ret)
 {
+	const char *bytes;
+	const struct part part = part_at(record, column->offset, &bytes);
 	const struct shim_frames *frames = record->plan->frames;
 	bool json = record->plan->as_json;
 	uint32_t pid = UINT32_MAX;
@@ -536,7 +415,7 @@ static int put_stack(struct text *out, const struct shim_column *column, const c
 		memcpy(&pid, record->bytes + column->number, sizeof(pid));
 	if (json)
 		put_char(out, '[');
-	for (size_t i = 0; i + 8 <= part->length; i += 8) {
+	for (size_t i = 0; i + 8 <= part.length; i += 8) {
 		char unknown[32];
 		const char *name = unknown;
 		uint64_t address;
@@ -555,16 +434,13 @@ static int put_stack(struct text *out, const struct shim_column *column, const c
 			snprintf(unknown, sizeof(unknown), "[unknown+0x%" PRIx64 "]", address);
 		}
 		put_string(out, !json ? "\n    " : i ? ",\"" : "\"");
-		if (json)
-			put_json(out, name, strlen(name));
-		else
-			put_escaped(out, name, strlen(name), record->plan->ascii);
+		put_text(out, name, strlen(name), record->style);
 		if (json)
 			put_char(out, '"');
 	}
 	if (json)
 		put_char(out, ']');
-	else if (part->state == UNREADABLE)
+	else if (part.state == UNREADABLE)
 		put_string(out, "\n    [no frames]");
 	return 0;
 }
@@ -572,40 +448,35 @@ static int put_stack(struct text *out, const struct shim_column *column, const c
 static void put_part(struct text *out, const struct record *record,
 		     const struct shim_column *column)
 {
-	const char *bytes;
-	struct part part = part_at(record, column->offset, &bytes);
+	const char *bytes, *names;
+	struct part dir, part = part_at(record, column->offset, &bytes);
 	bool json = record->plan->as_json, cut = part.state == CUT;
 	char joined[3 * 4096];
 	size_t length = whole_length(bytes, &part);
 
-	if (part.state == UNREADABLE || part.state == ABSENT) {
-		put_string(out, json ? "null" : part.state == ABSENT ? "-" : "?");
+	if (part.state == ABSENT || (part.state == UNREADABLE && json)) {
+		put_nothing(out, record);
+		return;
+	}
+	if (part.state == UNREADABLE) {
+		put_char(out, '?');
 		return;
 	}
 	if (column->kind == SHIM_ARGS) {
 		put_args(out, column, bytes, &part, record);
 	} else {
 		if (column->kind == SHIM_PATH && !(length && bytes[0] == '/')) {
-			struct part dir;
-			const char *names;
-
 			dir = part_at(record, column->number, &names);
 			if (dir.length || dir.state) {
-				bool dir_cut;
-
-				length = join_path(record, column, bytes, length, joined,
-						   sizeof(joined), &dir_cut);
-				cut |= dir_cut;
+				length = join_path(&dir, names, bytes, length, joined, sizeof(joined));
 				bytes = joined;
+				cut |= dir.state == CUT;
 			}
 		}
-		if (json)
-			put_json_text(out, column->name, bytes, length);
-		else
-			put_escaped(out, bytes, length, record->plan->ascii);
+		put_field(out, record, column, bytes, length);
 	}
 	if (cut && json) {
-		put_key(out, column->name, "_truncated");
+		put_key(out, ",\"", column->name, "_truncated");
 		put_string(out, "true");
 	} else if (cut) {
 		/* Between two arguments, or in the middle of a text. */
@@ -633,118 +504,103 @@ static int put_value(struct text *out, const struct record *record,
 {
 	const struct shim_plan *plan = record->plan;
 	const struct shim_table *table = plan->tables + column->table;
-	const char *name;
-	int64_t value;
+	const char *name, *at = record->bytes + column->offset;
+	const int shift = column->size < 8 ? 64 - 8 * column->size : 0;
+	const bool json = plan->as_json;
+	uint64_t value = 0, whole;
+
+	memcpy(&value, at, column->size < 8 ? column->size : 8);
+
+	const int64_t number = (int64_t)(value << shift) >> shift;
 
 	switch (column->kind) {
 	case SHIM_UNSIGNED:
-		put_decimal(out, number_at(record, column), 1);
+		put_decimal(out, value, 1);
 		break;
 	case SHIM_SIGNED:
-		put_signed(out, signed_at(record, column));
+		put_signed(out, number);
 		break;
 	case SHIM_HEX:
-		put_format(out, "0x%" PRIx64, number_at(record, column));
+		put_format(out, "0x%" PRIx64, value);
 		break;
 	case SHIM_OCTAL:
-		put_format(out, "%04" PRIo64, number_at(record, column));
+		put_format(out, "%04" PRIo64, value);
 		break;
 	case SHIM_RESULT:
-		value = signed_at(record, column);
-		if (value == INT64_MAX)
-			put_string(out, plan->as_json ? "null" : "-");
+		if (number == INT64_MAX)
+			put_nothing(out, record);
 		else
-			put_signed(out, value < 0 && !plan->as_json ? -1 : value);
+			put_signed(out, number < 0 && !json ? -1 : number);
 		break;
 	case SHIM_ERRNO:
-		value = signed_at(record, column);
-		name = value < 0 ? text_of(table, -value) : "0";
+		name = number < 0 ? text_of(table, -number) : "0";
 		if (name)
 			put_string(out, name);
 		else
-			put_signed(out, -value);
+			put_signed(out, -number);
 		break;
 	case SHIM_NAME:
-		name = text_of(table, number_at(record, column));
+		name = text_of(table, value);
 		if (!name) {
 			ret->table = column->table;
-			ret->key = number_at(record, column);
+			ret->key = value;
 			return -ENOKEY;
 		}
-		if (plan->as_json)
-			put_json_text(out, column->name, name, strlen(name));
-		else
-			put_escaped(out, name, strlen(name), plan->ascii);
+		put_field(out, record, column, name, strlen(name));
 		break;
 	case SHIM_FLAGS:
-		put_flags(out, table, number_at(record, column));
+		put_flags(out, table, value);
 		break;
 	case SHIM_EXIT:
-		value = signed_at(record, column);
-		name = value > 0 && (value & 0x7f) ? text_of(table, value & 0x7f) : NULL;
-		if (value < 0)
-			put_string(out, plan->as_json ? "null" : "-");
-		else if (plan->as_json)
-			put_decimal(out, value, 1);
-		else if (name)
+		name = number > 0 && (number & 0x7f) ? text_of(table, number & 0x7f) : NULL;
+		if (number < 0)
+			put_nothing(out, record);
+		else if (name && !json)
 			put_string(out, name);
+		else if (json)
+			put_decimal(out, number, 1);
 		else
-			put_decimal(out, value & 0x7f ? (value & 0x7f) + 128 : value >> 8, 1);
+			put_decimal(out, number & 0x7f ? (number & 0x7f) + 128 : number >> 8, 1);
 		break;
 	case SHIM_SECONDS:
-		value = number_at(record, column) - plan->start;
-		put_fraction(out, value < 0 ? 0 : value, 1000000000, 6);
+		value -= plan->start;
+		put_fraction(out, (int64_t)value < 0 ? 0 : value, 1000000000, 6);
 		break;
 	case SHIM_CLOCK:
-		put_local_time(out, record, number_at(record, column), column->number);
+		put_local_time(out, record, value, column->number);
 		break;
 	case SHIM_EPOCH:
-		put_signed(out, (int64_t)number_at(record, column) + plan->to_epoch);
+		put_signed(out, (int64_t)value + plan->to_epoch);
 		break;
 	case SHIM_SPAN:
-		if (number_at(record, column) == UINT64_MAX)
-			put_string(out, plan->as_json ? "null" : "-");
-		else if (plan->as_json)
-			put_decimal(out, number_at(record, column), 1);
+		if (value == UINT64_MAX)
+			put_nothing(out, record);
+		else if (json)
+			put_decimal(out, value, 1);
 		else
-			put_fraction(out, number_at(record, column), column->number, 3);
+			put_fraction(out, value, column->number, 3);
 		break;
 	case SHIM_RATE:
 	case SHIM_SHARE:
-	case SHIM_BAR: {
-		double number = number_at(record, column);
-		uint64_t whole;
-
+	case SHIM_BAR:
 		memcpy(&whole, record->bytes + column->number, sizeof(whole));
 		whole = whole ? whole : 1;
 		if (column->kind == SHIM_BAR)
-			put_bar(out, number * column->width / whole, column->width);
+			put_bar(out, (double)value * column->width / whole, column->width);
 		else
-			put_ratio(out, number * (column->kind == SHIM_RATE ? 1e9 : 100) / whole);
+			put_ratio(out, value * (column->kind == SHIM_RATE ? 1e9 : 100.0) / whole);
 		break;
-	}
 	case SHIM_ADDRESS:
-		put_string(out, plan->as_json ? "\"" : "");
-		put_address(out, record->bytes + column->offset);
-		put_string(out, plan->as_json ? "\"" : "");
+		put_string(out, json ? "\"" : "");
+		put_address(out, at);
+		put_string(out, json ? "\"" : "");
 		break;
-	case SHIM_CHARS: {
-		const char *chars = record->bytes + column->offset;
-		size_t length = strnlen(chars, column->size);
-
-		if (plan->as_json)
-			put_json_text(out, column->name, chars, length);
-		else
-			put_escaped(out, chars, length, plan->ascii);
+	case SHIM_CHARS:
+		put_field(out, record, column, at, strnlen(at, column->size));
 		break;
-	}
 	case SHIM_STACK:
-	case SHIM_USER_STACK: {
-		const char *frames;
-		struct part part = part_at(record, column->offset, &frames);
-
-		return put_stack(out, column, frames, &part, record, ret);
-	}
+	case SHIM_USER_STACK:
+		return put_stack(out, column, record, ret);
 	default:
 		put_part(out, record, column);
 	}
@@ -771,11 +627,8 @@ static int put_record(struct text *out, const struct record *record, struct shim
 		uint32_t width;
 		int error;
 
-		if (plan->as_json) {
-			put_string(out, i ? ",\"" : "{\"");
-			put_string(out, column->name);
-			put_string(out, "\":");
-		}
+		if (plan->as_json)
+			put_key(out, i ? ",\"" : "{\"", column->name, "");
 		error = put_value(out, record, column, ret);
 		if (error)
 			return error;
@@ -812,7 +665,8 @@ int shim_render(const struct shim_plan *plan, const void *batch, size_t size, ch
 		if (length > size - ret->consumed - sizeof(length))
 			return -EBADMSG;
 
-		struct record record = { plan, bytes + ret->consumed + sizeof(length), length };
+		struct record record = { plan, bytes + ret->consumed + sizeof(length), length,
+					 plan->as_json ? JSON : plan->ascii ? ASCII : 0 };
 
 		if (length < plan->record_size) {
 			ret->bad++;
