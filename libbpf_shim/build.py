@@ -31,9 +31,11 @@ GENERATED.mkdir(parents=True, exist_ok=True)
 header = (HERE / "shim.h").read_text()
 ffibuilder = FFI()
 ffibuilder.cdef("\n".join(line for line in header.splitlines() if not line.startswith("#")))
+ffibuilder.cdef((HERE / "bindings.h").read_text())
 ffibuilder.set_source(
     "tracewheel._shim",
-    '#include "shim.h"',
+    "#include <bpf/bpf.h>\n#include <bpf/btf.h>\n#include <bpf/libbpf.h>\n"
+    '#include "shim.h"\n#include "object.h"',
     sources=[f"libbpf_shim/{name}.c" for name in ("shim", "ring", "render", "elf")],
     include_dirs=["libbpf_shim", "build/shim"],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-fvisibility=hidden", *flags("--cflags")],

@@ -15,9 +15,6 @@ struct ring {
 
 struct shim {
 	struct bpf_object *bpf;
-	struct bpf_link **links;
-	int link_count;
-	int reads_singly; /* the map being read has no batches */
 	struct ring ring;
 };
 

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What Python may ask of libbpf and of the kernel. This file is the C header and, less the lines
- * that begin with #, cffi's cdef.
+ * What Python may ask beside libbpf's own functions, see bindings.h. This file is the C header and,
+ * less the lines that begin with #, cffi's cdef.
  *
  * Functions return 0 or a negative errno, log nothing themselves, and never call back into Python.
- * Results come through the last parameter, ret. Names are looked up; an index past the end is
- * -ENOENT. A struct shim belongs to one thread at a time.
+ * Results come through the last parameter, ret. A struct shim belongs to one thread at a time.
  */
 #ifndef SHIM_H
 #define SHIM_H
@@ -14,59 +13,14 @@
 
 typedef struct shim shim;
 
-struct shim_program {
-	const char *name;
-	const char *section;
-	int optional; /* its section begins with '?': the rung holds without it */
-};
-
-struct shim_map {
-	const char *name;
-	const char *record; /* struct of the records in a ring, or NULL */
-	const char *key;    /* struct of the keys, or NULL */
-	const char *value;  /* struct of the values, or NULL */
-	uint32_t type, key_size, value_size, max_entries;
-};
-
-/* A member of a struct, or a global variable: what BTF says of it. */
-struct shim_member {
-	const char *name;
-	const char *meaning; /* name of the outermost typedef or struct, or "" */
-	const char *section; /* of a global variable: .rodata, .bss, .data */
-	uint32_t offset, size, count; /* count: elements of an array, else 0 */
-	int is_signed, is_bool;
-};
-
-int shim_libbpf_version(void);
-int shim_cpus(void); /* possible CPUs: the number of values of a per-CPU map's element */
 size_t shim_log_take(char *buffer, size_t size);
 
 int shim_open(const void *bytes, size_t size, shim **ret);
 void shim_close(shim *object);
-int shim_program(shim *object, int index, struct shim_program *ret);
-int shim_map(shim *object, int index, struct shim_map *ret);
-int shim_global(shim *object, int index, struct shim_member *ret);
-int shim_member(shim *object, const char *name, int index, struct shim_member *ret);
-int shim_struct_size(shim *object, const char *name, uint32_t *ret);
-int shim_set_global(shim *object, const char *name, const void *value, size_t size);
-int shim_set_autoload(shim *object, const char *program, int autoload);
-int shim_set_max_entries(shim *object, const char *map, uint32_t entries);
-int shim_load(shim *object);
-int shim_attach(shim *object, const char *program);
-/* Probe the offset in the file behind fd, or its return if the section is uretprobe. */
-int shim_attach_uprobe(shim *object, const char *program, int fd, uint64_t offset);
-/* Run the program so many times a second on a CPU, by its software clock; -ENODEV: it is offline. */
-int shim_attach_clock(shim *object, const char *program, int cpu, uint32_t frequency);
-int shim_is_overlay(int fd); /* 1: of a file on overlayfs */
-void shim_detach(shim *object);
-int shim_get_global(shim *object, const char *name, uint64_t *ret);
-int shim_missed(shim *object, const char *program, uint64_t *ret);
-
-/* Facts of the running kernel and its BTF. */
+/* A descriptor of a CPU's software clock, so many ticks a second; -ENODEV: the CPU is offline. */
+int shim_open_clock(int cpu, uint32_t frequency);
+int shim_is_overlay(int fd);         /* 1: of a file on overlayfs */
 int shim_refuses_trampolines(void); /* 1: no fentry or fexit program can be loaded */
-int shim_tracepoint_args(const char *tracepoint, int *ret);
-int shim_has_function(const char *name, int *ret);
-int shim_enumerator(const char *type, int index, const char **name, int64_t *ret);
 
 /*
  * Records. shim_read moves whole records, each behind a u64 that gives its length and padded to 8
@@ -79,21 +33,9 @@ int shim_ring_open(shim *object, const char *map);
 int shim_read(shim *object, void *buffer, size_t size, size_t *ret);
 int shim_wait(shim *object, int wake, int out, int target, int64_t timeout);
 
-/*
- * Read up to *ret elements of a map, all CPUs' values of each; *ret becomes their number. cursor
- * holds what the next call needs, 8 bytes or more and no less than a key; first is 1 in the first
- * call. -ENOENT with the last elements.
- */
-int shim_map_read(shim *object, const char *map, int first, void *cursor, void *keys, void *values,
-		  uint32_t *ret);
 /* Add up the CPUs' values of each element, structs of u64; their sums lie side by side then. */
 void shim_sum(void *values, uint32_t count, uint32_t value_size);
-int shim_map_delete(shim *object, const char *map, const void *keys, uint32_t count);
 void shim_settle(void); /* wait until no program runs that runs now */
-int shim_map_write(shim *object, const char *map, const void *key, const void *value);
-
-/* All that an iterator's program writes; -ENOSPC when it is more than size. */
-int shim_iterate(shim *object, const char *program, void *buffer, size_t size, size_t *ret);
 
 /*
  * Rendering: columns say which bytes of a record become which text. Numbers are kind-specific:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.intervals import reports
-from tracewheel.runtime.session import Member
+from tracewheel.runtime.session import Member, find_map, write_map
 from tracewheel.runtime.shapes import Top
 from tracewheel.runtime.stream import Lines, Objects, frame, header
 
@@ -112,15 +112,17 @@ class Reader:
         The programs are sent on to the next report first, so that nothing is added to a row
         between its reading and its end.
         """
-        handle, name = self.session.handle, self._map.name.encode()
+        handle = self.session.handle
         number = self._number.to_bytes(4, "little")
         self._number += 1
-        lib.shim_map_write(handle, _REPORT.encode(), bytes(4), self._number.to_bytes(4, "little"))
+        write_map(handle, _REPORT, bytes(4), self._number.to_bytes(4, "little"))
         lib.shim_settle()
         at = self._report.offset
         sums = self.session.read_map(self._map.name, summed=True)
         rows = [row for row in sums if row[0][at : at + 4] == number]
-        lib.shim_map_delete(handle, name, b"".join(key for key, _ in rows), len(rows))
+        fd = lib.bpf_map__fd(find_map(handle, self._map.name))
+        count = ffi.new("uint32_t *", len(rows))
+        lib.bpf_map_delete_batch(fd, b"".join(key for key, _ in rows), count, ffi.NULL)
         return [(key[: self._key_size], sums) for key, sums in rows]
 
     def count(self, rows: list[bytes]) -> int:

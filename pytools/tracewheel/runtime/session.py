@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import os
 import sys
@@ -137,55 +138,199 @@ class Opened:
         if error:
             raise kernel.explain_failure("cannot open the BPF object", error, take_log())
         self.handle = ret[0]
+        self._btf = lib.bpf_object__btf(self.handle.bpf)
+        self._links: list[Any] = []
+
+    def detach(self) -> None:
+        """Detach all programs."""
+        while self._links:
+            lib.bpf_link__destroy(self._links.pop())
 
     def close(self) -> None:
         """Detach and unload everything."""
+        self.detach()
         lib.shim_close(self.handle)
         self.handle = ffi.NULL
 
-    def _each(self, ctype: str, get: Any, *args: Any) -> Iterator[Any]:
-        ret = ffi.new(ctype)
-        index = 0
-        while not get(self.handle, *args, index, ret):
-            yield ret
-            index += 1
-
     def programs(self) -> list[Program]:
         """Return the programs that trace, in the order of the source."""
-        return [
-            Program(text(p.name), text(p.section), bool(p.optional))
-            for p in self._each("struct shim_program *", lib.shim_program)
-            if not text(p.section).startswith("iter/")
-        ]
+        found = (
+            Program(
+                text(lib.bpf_program__name(each)),
+                text(lib.bpf_program__section_name(each)),
+                not lib.bpf_program__autoload(each),
+            )
+            for each in self._each(lib.bpf_object__next_program)
+        )
+        return [program for program in found if not program.section.startswith("iter/")]
 
     def maps(self) -> list[Map]:
         """Return the maps that the source declares."""
         return [
-            Map(text(m.name), text(m.record), text(m.key), text(m.value), m.type, m.key_size,
-                m.value_size, m.max_entries)
-            for m in self._each("struct shim_map *", lib.shim_map)
-        ]  # fmt: skip
+            self._map(text(lib.bpf_map__name(each)), each)
+            for each in self._each(lib.bpf_object__next_map)
+            if not lib.bpf_map__is_internal(each)
+        ]
+
+    def _map(self, name: str, found: Any) -> Map:
+        record, key, value = (self._struct_of(name, which) for which in ("record", "key", "value"))
+        return Map(name, record, key, value, lib.bpf_map__type(found), lib.bpf_map__key_size(found),
+                   lib.bpf_map__value_size(found), lib.bpf_map__max_entries(found))  # fmt: skip
+
+    def _each(self, following: Any) -> Iterator[Any]:
+        each = ffi.NULL
+        while each := following(self.handle.bpf, each):
+            yield each
+
+    def _struct_of(self, map_name: str, member: str) -> str:
+        """Return the struct that a map's definition gives a member, or nothing."""
+        variable = _type_named(self._btf, map_name, lib.BTF_KIND_VAR)
+        definition, _ = _resolve(self._btf, variable.type)
+        for m in ffi.unpack(lib.btf_members(definition), lib.btf_vlen(definition)):
+            pointer = lib.btf__type_by_id(self._btf, m.type)
+            if _name(self._btf, m) == member and lib.btf_is_ptr(pointer):
+                struct, name = _resolve(self._btf, pointer.type)
+                return name if lib.btf_is_struct(struct) else ""
+        return ""
 
     def variables(self) -> list[Member]:
-        """Return the global variables."""
-        return [_member(m) for m in self._each("struct shim_member *", lib.shim_global)]
+        """Return the global variables. libbpf knows their offsets once it has opened."""
+        found = []
+        for section in (".rodata", ".bss", ".data"):
+            kind = _type_named(self._btf, section, lib.BTF_KIND_DATASEC)
+            for v in ffi.unpack(lib.btf_var_secinfos(kind), lib.btf_vlen(kind)) if kind else ():
+                variable = lib.btf__type_by_id(self._btf, v.type)
+                found.append(_member(self._btf, variable, section, v.offset))
+        return found
 
     def members(self, struct_name: str) -> list[Member]:
         """Return the members of a struct."""
-        name = struct_name.encode()
-        return [_member(m) for m in self._each("struct shim_member *", lib.shim_member, name)]
+        struct = _type_named(self._btf, struct_name, lib.BTF_KIND_STRUCT)
+        return [
+            _member(self._btf, m, "", lib.btf_member_bit_offset(struct, index) // 8)
+            for index, m in enumerate(ffi.unpack(lib.btf_members(struct), lib.btf_vlen(struct)))
+        ]
 
     def size(self, struct_name: str) -> int:
         """Return the size of a struct."""
-        ret = ffi.new("uint32_t *")
-        if lib.shim_struct_size(self.handle, struct_name.encode(), ret):
-            raise BpfError(f"no struct {struct_name}")
-        return int(ret[0])
+        return int(_type_named(self._btf, struct_name, lib.BTF_KIND_STRUCT).size)
+
+    def set(self, variable: Member, value: bytes) -> None:
+        """Give a global variable its first value."""
+        area = find_map(self.handle, variable.section)
+        start = ffi.cast("char *", lib.bpf_map__initial_value(area, ffi.new("size_t *")))
+        ffi.memmove(start + variable.offset, value, variable.size)
+
+    def get(self, variable: Member) -> int:
+        """Return a global variable's present value, or 0 if there is none yet."""
+        # By look-up: outside skeletons libbpf maps .bss live only from 1.5 on.
+        area = find_map(self.handle, variable.section)
+        values = ffi.new("char[]", lib.bpf_map__value_size(area))
+        lib.bpf_map_lookup_elem(lib.bpf_map__fd(area), ffi.new("uint32_t *"), values)
+        return variable.unpack(ffi.buffer(values))
+
+    def missed(self, program: Program) -> int:
+        """Return how often the kernel has skipped a program."""
+        # Linux commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented")
+        # (in v5.12).
+        info, size = ffi.new("struct bpf_prog_info *"), ffi.new("uint32_t *")
+        size[0] = ffi.sizeof(info[0])
+        fd = lib.bpf_program__fd(find_program(self.handle, program.name))
+        lib.bpf_obj_get_info_by_fd(fd, info, size)
+        return int(info.recursion_misses)
+
+    def attach(self, program: Program) -> int:
+        """Attach a program as its section says; return 0 or a negative errno."""
+        found = find_program(self.handle, program.name)
+        kind, _, function = program.section.partition("/")
+        if kind != "kprobe.multi" or "*" in function or "?" in function:
+            return self._keep(lib.bpf_program__attach(found))
+        # To the one function: libbpf would look for it in kallsyms.
+        name = ffi.new("char[]", function.encode())
+        names = ffi.new("const char *[]", [name])
+        options = ffi.new("struct bpf_kprobe_multi_opts *", {"syms": names, "cnt": 1})
+        options.sz = ffi.sizeof(options[0])
+        return self._keep(lib.bpf_program__attach_kprobe_multi_opts(found, ffi.NULL, options))
+
+    def attach_uprobe(self, program: Program, fd: int, offset: int) -> int:
+        """Probe the offset in a file, or the return from there; return 0 or a negative errno."""
+        found, path = find_program(self.handle, program.name), b"/proc/self/fd/%d" % fd
+        returns = program.section.startswith("uret")
+        return self._keep(lib.bpf_program__attach_uprobe(found, returns, -1, path, offset))
+
+    def attach_clock(self, program: Program, cpu: int, frequency: int) -> int:
+        """Run a program so many times a second on a CPU; return 0 or a negative errno."""
+        fd: int = lib.shim_open_clock(cpu, frequency)
+        if fd < 0:
+            return fd
+        found = find_program(self.handle, program.name)
+        # The link has the descriptor then, and has started the clock.
+        error = self._keep(lib.bpf_program__attach_perf_event(found, fd))
+        if error:
+            os.close(fd)
+        return error
+
+    def _keep(self, link: Any) -> int:
+        if link:
+            self._links.append(link)
+        return 0 if link else -ffi.errno
 
 
-def _member(m: Any) -> Member:
-    return Member(text(m.name), text(m.meaning), text(m.section), m.offset, m.size, m.count,
-                  bool(m.is_signed), bool(m.is_bool))  # fmt: skip
+def find_program(handle: Any, name: str) -> Any:
+    """Return a program of an object; libbpf would not survive NULL."""
+    found = lib.bpf_object__find_program_by_name(handle.bpf, name.encode())
+    if not found:
+        raise BpfError(f"no program {name}")
+    return found
+
+
+def find_map(handle: Any, name: str) -> Any:
+    """Return a map of an object, or that behind a section; libbpf would not survive NULL."""
+    found = lib.bpf_object__find_map_by_name(handle.bpf, name.encode())
+    if not found:
+        raise BpfError(f"no map {name}")
+    return found
+
+
+def write_map(handle: Any, name: str, key: bytes, value: bytes) -> int:
+    """Set an element of a map; return 0 or a negative errno."""
+    fd = lib.bpf_map__fd(find_map(handle, name))
+    return int(lib.bpf_map_update_elem(fd, key, value, lib.BPF_ANY))
+
+
+def _name(btf: Any, named: Any) -> str:
+    return text(lib.btf__name_by_offset(btf, named.name_off))
+
+
+def _type_named(btf: Any, name: str, kind: int) -> Any:
+    number = lib.btf__find_by_name_kind(btf, name.encode(), kind) if btf else 0
+    return lib.btf__type_by_id(btf, number) if number > 0 else None
+
+
+def _resolve(btf: Any, number: int) -> tuple[Any, str]:
+    """Return the type under typedefs and qualifiers, and the outermost name on the way."""
+    name = ""
+    while True:
+        found = lib.btf__type_by_id(btf, number)
+        if not (name or lib.btf_is_const(found) or lib.btf_is_volatile(found)):
+            name = _name(btf, found)
+        if not lib.btf_is_mod(found) and not lib.btf_is_typedef(found):
+            return found, name
+        number = found.type
+
+
+def _member(btf: Any, member: Any, section: str, offset: int) -> Member:
+    """Describe a member of a struct, or a global variable."""
+    found, meaning = _resolve(btf, member.type)
+    count = 0
+    if lib.btf_is_array(found):
+        array = lib.btf_array(found)
+        count = array.nelems
+        found, _ = _resolve(btf, array.type)
+    encoding = lib.btf_int_encoding(found) if lib.btf_is_int(found) else 0
+    is_signed, is_bool = (bool(encoding & bit) for bit in (lib.BTF_INT_SIGNED, lib.BTF_INT_BOOL))
+    size = lib.btf__resolve_size(btf, member.type)
+    return Member(_name(btf, member), meaning, section, offset, size, count, is_signed, is_bool)
 
 
 def take_log() -> str:
@@ -258,7 +403,8 @@ class Session:
     def detach(self) -> None:
         """End the tracing; what was seen and lost until now can still be read."""
         self.ended = time.monotonic_ns()
-        lib.shim_detach(self.handle)
+        assert self.opened
+        self.opened.detach()
 
     def close(self) -> None:
         """Detach and unload everything; may be called again."""
@@ -306,7 +452,7 @@ class Session:
             return None
         from tracewheel.runtime.uprobes import Prober
 
-        return Prober(self, uprobes, [p.name for p in programs])
+        return Prober(self, uprobes, programs)
 
     def patience(self, left: int) -> int:
         """Probe what has turned up; return how many of these ms (-1: all) there are to wait."""
@@ -360,14 +506,15 @@ class Session:
 
     def _try(self, rungs: dict[str, str]) -> int:
         """Configure, load and attach a fresh object; return 0 or a negative errno."""
+        assert self.opened
         handle = self.handle
         every = [p for p in self.programs if rungs.get(p.ladder) == p.rung]
         wanted = [p for p in every if p not in self._absent]
         self.missing = [p for p in every if p in self._absent]
         for program in self.programs:
-            lib.shim_set_autoload(handle, program.name.encode(), program in wanted)
+            autoload(handle, program.name, program in wanted)
         values = self._configure()
-        error: int = lib.shim_load(handle)
+        error: int = lib.bpf_object__load(handle.bpf)
         if error == -errno.ESRCH and self._find_absent(wanted):
             return self._retry(rungs)
         self.started = kernel.boot_time_ns()
@@ -377,9 +524,9 @@ class Session:
                 if program.is_uprobe:
                     continue
                 if program.section == "perf_event":
-                    failed = self._attach_clocks(program.name.encode())
+                    failed = self._attach_clocks(program)
                 else:
-                    failed = lib.shim_attach(handle, program.name.encode())
+                    failed = self.opened.attach(program)
                 if failed and not program.optional:
                     error = failed
                     break
@@ -395,11 +542,12 @@ class Session:
             print(self.log, end="", file=sys.stderr)
         return error
 
-    def _attach_clocks(self, program: bytes) -> int:
+    def _attach_clocks(self, program: Program) -> int:
         """Let the program run at a frequency on each CPU that is online, or on one."""
         cpu, hertz = self.request.cpu, self.request.frequency
-        cpus = range(lib.shim_cpus()) if cpu is None else [cpu]
-        errors = [lib.shim_attach_clock(self.handle, program, each, hertz) for each in cpus]
+        cpus = range(lib.libbpf_num_possible_cpus()) if cpu is None else [cpu]
+        assert self.opened
+        errors = [self.opened.attach_clock(program, each, hertz) for each in cpus]
         self._clocks, self._clocks_since = errors.count(0), time.monotonic_ns()
         if not set(errors) - {-errno.ENODEV}:
             raise TargetGone(f"cannot sample CPU {cpu}: it is offline")
@@ -413,7 +561,7 @@ class Session:
         """
         lasted = (self.ended or time.monotonic_ns()) - self._clocks_since
         period: int = 10**9 // self.request.frequency
-        return max(0, lasted // period * self._clocks - self.read_counter("clock_samples"))
+        return max(0, lasted // period * self._clocks - self.global_value("clock_samples"))
 
     def tell_missing(self, ladder: str) -> str:
         """Return what to say of the functions that a rung does without."""
@@ -425,13 +573,11 @@ class Session:
 
     def _find_absent(self, programs: list[Program]) -> bool:
         """Find optional programs on functions that the kernel does not have as such."""
-        ret = ffi.new("int *")
         for program in programs:
             kind, _, function = program.section.partition("/")
-            if program.optional and kind in ("fentry", "fexit"):
-                lib.shim_has_function(function.encode(), ret)
-                if not ret[0]:
-                    self._absent.add(program)
+            on_function = program.optional and kind in ("fentry", "fexit")
+            if on_function and not _type_named(_kernel_btf(), function, lib.BTF_KIND_FUNC):
+                self._absent.add(program)
         return not self._absent.isdisjoint(programs)
 
     def _follow(self, values: dict[str, Any]) -> None:
@@ -441,6 +587,7 @@ class Session:
             tasks.follow(self.handle, values["filter_pid"])
 
     def _configure(self) -> dict[str, Any]:
+        assert self.opened
         values = self.request.variables()
         if not self._host_ids and kernel.in_pid_namespace():
             from tracewheel.runtime import tasks
@@ -460,9 +607,7 @@ class Session:
         for name, value in values.items():
             if name not in self.variables:
                 raise UsageError(f"{self.name} cannot be asked for {name.partition('_')[2]}")
-            raw = self.variables[name].pack(value)
-            if lib.shim_set_global(self.handle, name.encode(), raw, len(raw)):
-                raise BpfError(f"cannot set {name}")
+            self.opened.set(self.variables[name], self.variables[name].pack(value))
         resized = self.request.entries()
         for m in self.maps.values():
             entries = self.request.buffer_size if m.type == _RINGBUF else resized.get(m.name)
@@ -472,28 +617,36 @@ class Session:
                 entries = self.request.stack_storage_size
             if m.name == "followed":
                 entries = (entries or _FOLLOWED_MOST) if self.request.follow else None
-            if entries and lib.shim_set_max_entries(self.handle, m.name.encode(), entries):
+            if entries and lib.bpf_map__set_max_entries(find_map(self.handle, m.name), entries):
                 raise BpfError(f"cannot size {m.name}")
         return values
 
     def read_map(self, name: str, summed: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Return the elements of a map; of a per-CPU map of u64 the sums over all CPUs."""
         m = self.maps[name]
-        value_size = m.value_size * (lib.shim_cpus() if summed else 1)
+        value_size = m.value_size * (lib.libbpf_num_possible_cpus() if summed else 1)
+        fd = lib.bpf_map__fd(find_map(self.handle, m.name))
         most = min(4096, m.max_entries)
         cursor = ffi.new("char[]", max(m.key_size, 8))
         keys = ffi.new("char[]", most * m.key_size)
         values = ffi.new("char[]", most * value_size)
         count = ffi.new("uint32_t *")
-        first, error = 1, 0
+        previous, error, singly = ffi.NULL, 0, False
         while not error:
             count[0] = most
-            error = lib.shim_map_read(
-                self.handle, m.name.encode(), first, cursor, keys, values, count
-            )
-            if error and error != -2:
+            if not singly:
+                error = lib.bpf_map_lookup_batch(fd, previous, cursor, keys, values, count, ffi.NULL)
+                # There are batches of hash maps since v5.6, of per-CPU arrays since Linux commit
+                # f008d732ab18 ("bpf: Add batched ops support for percpu array") (in v5.13).
+                singly = not previous and error not in (0, -errno.ENOENT)
+            if singly:
+                error = lib.bpf_map_get_next_key(fd, previous, cursor)
+                gone = error or lib.bpf_map_lookup_elem(fd, cursor, values)
+                ffi.memmove(keys, cursor, m.key_size)
+                count[0] = 0 if gone else 1
+            if error not in (0, -errno.ENOENT):
                 raise BpfError(f"cannot read {m.name}: {os.strerror(-error)}")
-            first = 0
+            previous = cursor
             if summed:
                 lib.shim_sum(values, count[0], m.value_size)
             for i in range(count[0]):
@@ -502,47 +655,55 @@ class Session:
                     bytes(ffi.buffer(values + i * m.value_size, m.value_size)),
                 )
 
-    def read_counter(self, name: str) -> int:
-        """Return a global variable of the programs; 0 where they have none of that name."""
-        ret = ffi.new("uint64_t *")
-        lib.shim_get_global(self.handle, name.encode(), ret)
-        return int(ret[0])
+    def global_value(self, name: str) -> int:
+        """Return what the programs have made of a global variable."""
+        assert self.opened
+        return self.opened.get(self.variables[name])
 
     def losses(self) -> dict[str, int]:
         """Return how many events were lost, by cause.
 
         Those are counters NAME_lost, skipped runs of programs, and samples that were not taken.
         """
-        ret = ffi.new("uint64_t *")
-        counters = [name for name in self.variables if name.endswith("_lost")]
-        losses = {name[: -len("_lost")]: self.read_counter(name) for name in counters}
-        missed = 0
-        for program in self.programs:
-            if self.taken.get(program.ladder) == program.rung:
-                lib.shim_missed(self.handle, program.name.encode(), ret)
-                missed += ret[0]
-        losses["skipped"] = missed
+        assert self.opened
+        losses = {
+            name[: -len("_lost")]: self.global_value(name)
+            for name in self.variables
+            if name.endswith("_lost")
+        }
+        taken = (p for p in self.programs if self.taken.get(p.ladder) == p.rung)
+        losses["skipped"] = sum(self.opened.missed(program) for program in taken)
         losses["unsampled"] = self._unsampled() if self._clocks else 0
         return {cause: count for cause, count in losses.items() if count}
 
 
+def autoload(handle: Any, program: str, wanted: bool) -> None:
+    """Have a program loaded with its object, or not."""
+    lib.bpf_program__set_autoload(find_program(handle, program), wanted)
+
+
+@functools.cache
+def _kernel_btf() -> Any:
+    return lib.btf__load_vmlinux_btf()
+
+
 def tracepoint_args(name: str) -> int:
     """Return how many arguments a tracepoint of the running kernel has."""
-    ret = ffi.new("int *")
-    error = lib.shim_tracepoint_args(name.encode(), ret)
-    if error:
-        raise kernel.explain_failure(f"cannot find the tracepoint {name}", error, take_log())
-    return int(ret[0])
+    btf = _kernel_btf()
+    found = _type_named(btf, f"btf_trace_{name}", lib.BTF_KIND_TYPEDEF)
+    if not found:
+        what = f"cannot find the tracepoint {name}"
+        raise kernel.explain_failure(what, -errno.ENOENT, take_log())
+    pointer, _ = _resolve(btf, found.type)
+    prototype, _ = _resolve(btf, pointer.type)
+    return int(lib.btf_vlen(prototype)) - 1  # the first is the tracepoint's own data
 
 
 def kernel_enum(name: str) -> dict[str, int]:
     """Return an enum of the running kernel; raise NotSupported where there is none."""
-    pointer, value = ffi.new("const char **"), ffi.new("int64_t *")
-    members: dict[str, int] = {}
-    index = 0
-    while not (error := lib.shim_enumerator(name.encode(), index, pointer, value)):
-        members[text(pointer[0])] = value[0]
-        index += 1
-    if not members:
-        raise NotSupported(f"the kernel has no enum {name}: {os.strerror(-error)}")
-    return members
+    btf = _kernel_btf()
+    found = _type_named(btf, name, lib.BTF_KIND_ENUM)
+    if not found:
+        raise NotSupported(f"the kernel has no enum {name}")
+    return {_name(btf, each): each.val
+            for each in ffi.unpack(lib.btf_enum(found), lib.btf_vlen(found))}  # fmt: skip

@@ -96,7 +96,7 @@ class Reader:
         return max(_LEARN_S, 50 * (time.monotonic() - start))
 
     def _read_sums(self) -> dict[bytes, tuple[int, int]]:
-        name, counter = self._tool.sums, self._session.read_counter
+        name, counter = self._tool.sums, self._session.global_value
         sums = {key: _numbers(value) for key, value in self._session.read_map(name)}
         sums[b""] = counter(f"{name}_unsummed"), counter(f"{name}_lost")  # of whom is not known
         return sums

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.errors import BpfError, TargetGone
-from tracewheel.runtime.session import Opened, take_log
+from tracewheel.runtime.session import Opened, autoload, find_program, take_log, write_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LIST = b"list_tasks"  # of filter.bpf.h, as are the map followed and struct seen_task
+_LIST = "list_tasks"  # of filter.bpf.h, as are the map followed and struct seen_task
 _SEEN = struct.Struct("=IIIIQ")
 
 
@@ -32,20 +31,22 @@ class Task(NamedTuple):
 
 def enable(handle: Any) -> None:
     """Have an object that is not loaded yet load what lists tasks."""
-    lib.shim_set_autoload(handle, _LIST, 1)
+    autoload(handle, _LIST, True)
 
 
 def tasks(handle: Any) -> list[Task]:
     """Return the tasks that this PID namespace shows."""
-    size, error = 1 << 16, -errno.ENOSPC
-    used = ffi.new("size_t *")
-    while error == -errno.ENOSPC:
-        size *= 4
-        buffer = ffi.new("char[]", size)
-        error = lib.shim_iterate(handle, _LIST, buffer, size, used)
-    if error:
-        raise kernel.explain_failure("cannot list processes", error, take_log())
-    return [Task(*each) for each in _SEEN.iter_unpack(ffi.buffer(buffer, used[0]))]
+    link = lib.bpf_program__attach_iter(find_program(handle, _LIST), ffi.NULL)
+    if not link:
+        raise kernel.explain_failure("cannot list processes", -ffi.errno, take_log())
+    try:
+        with open(lib.bpf_iter_create(lib.bpf_link__fd(link)), "rb", buffering=0) as listing:
+            return [Task(*each) for each in _SEEN.iter_unpack(listing.read())]
+    except (OSError, ValueError) as error:
+        number = -getattr(error, "errno", ffi.errno)
+        raise kernel.explain_failure("cannot list processes", number, take_log()) from None
+    finally:
+        lib.bpf_link__destroy(link)
 
 
 def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
@@ -53,9 +54,9 @@ def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
     lister = Opened(data)
     try:
         for program in lister.programs():
-            lib.shim_set_autoload(lister.handle, program.name.encode(), 0)
+            autoload(lister.handle, program.name, False)
         enable(lister.handle)
-        error = lib.shim_load(lister.handle)
+        error = lib.bpf_object__load(lister.handle.bpf)
         if error:
             raise kernel.explain_failure("cannot list processes", error, take_log())
         known = {task.tid_here: task.tid for task in tasks(lister.handle)}
@@ -86,7 +87,7 @@ def follow(handle: Any, root: int) -> None:
         new = [task for task in found if task.pid not in marked]
         for task in new:
             key, began = task.pid.to_bytes(4, "little"), task.began.to_bytes(8, "little")
-            error = lib.shim_map_write(handle, b"followed", key, began)
+            error = write_map(handle, "followed", key, began)
             if error:
                 raise BpfError(
                     f"cannot follow {len(found)} processes: {os.strerror(-error)}: "

@@ -16,7 +16,7 @@ from tracewheel.runtime.output import escape
 from tracewheel.runtime.symbols import find_functions, mappings_of, open_mapped, open_regular
 
 if TYPE_CHECKING:
-    from tracewheel.runtime.session import Session
+    from tracewheel.runtime.session import Program, Session
     from tracewheel.runtime.shapes import Uprobes
 
 # The first and the longest pause, in seconds, before a program is looked at once more whose
@@ -27,7 +27,7 @@ _PAUSE, _LAST_PAUSE = 0.005, 2.0
 class Prober:
     """What a session has probed, and the processes that it has yet to look at."""
 
-    def __init__(self, session: Session, what: Uprobes, programs: list[str]) -> None:
+    def __init__(self, session: Session, what: Uprobes, programs: list[Program]) -> None:
         self._session = session
         self._what = what
         self._programs = programs
@@ -127,7 +127,8 @@ class Prober:
 
     def _attach(self, fd: int, offset: int) -> int:
         for program in self._programs:
-            error: int = lib.shim_attach_uprobe(self._session.handle, program.encode(), fd, offset)
+            assert self._session.opened
+            error = self._session.opened.attach_uprobe(program, fd, offset)
             if error:
                 return error
         self._allowed = True
