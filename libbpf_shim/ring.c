@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,7 +14,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "shim.h"
-#include "object.h"
+#include "ring.h"
 
 #define BUSY_BIT (1u << 31)
 #define DISCARD_BIT (1u << 30)
@@ -121,9 +122,22 @@ static int64_t now_ms(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static int64_t deadline_in(int64_t timeout)
+{
+	return timeout < 0 ? -1 : now_ms() + timeout;
+}
+
+/* For poll(): -1 where there is no deadline. */
+static int ms_until(int64_t deadline)
+{
+	int64_t left = deadline < 0 ? -1 : deadline - now_ms();
+
+	return left > INT_MAX ? INT_MAX : left < 0 && deadline >= 0 ? 0 : left;
+}
+
 int shim_wait(shim *object, int wake, int out, int target, int64_t timeout)
 {
-	int64_t deadline = timeout < 0 ? 0 : now_ms() + timeout;
+	int64_t deadline = deadline_in(timeout);
 	struct pollfd fds[] = {
 		{ .fd = object && object->ring.consumer ? object->ring.fd : -1, .events = POLLIN },
 		{ .fd = wake, .events = POLLIN },
@@ -132,12 +146,9 @@ int shim_wait(shim *object, int wake, int out, int target, int64_t timeout)
 	};
 
 	for (;;) {
-		int64_t left = timeout < 0 ? -1 : deadline - now_ms();
-		int ready;
+		int left = ms_until(deadline);
+		int ready = poll(fds, 4, left);
 
-		if (timeout >= 0 && left < 0)
-			left = 0;
-		ready = poll(fds, 4, left > 1 << 30 ? 1 << 30 : left);
 		if (ready < 0 && errno != EINTR)
 			return -errno;
 		if (ready > 0) {
@@ -150,33 +161,32 @@ int shim_wait(shim *object, int wake, int out, int target, int64_t timeout)
 			if (fds[0].revents)
 				return 0;
 			fds[2].fd = -1; /* a hang-up that is no error would be told for ever */
-		}
-		if (timeout >= 0 && now_ms() >= deadline)
+		} else if (!left) {
 			return -ETIME;
+		}
 	}
 }
 
 int shim_write(int fd, const char *text, size_t size, int wake, int64_t timeout, size_t *ret)
 {
-	int64_t deadline = now_ms() + timeout;
+	int64_t deadline = deadline_in(timeout);
 	struct pollfd fds[] = { { .fd = fd, .events = POLLOUT }, { .fd = wake, .events = POLLIN } };
 
-	*ret = 0;
-	while (*ret < size) {
-		int64_t left = timeout < 0 ? -1 : deadline - now_ms();
+	for (*ret = 0; *ret < size;) {
+		int left = ms_until(deadline);
+		int ready = poll(fds, 2, left);
 		ssize_t wrote;
 
-		if (poll(fds, 2, left < 0 && timeout >= 0 ? 0 : left) < 0 && errno != EINTR)
+		if (ready < 0 && errno != EINTR)
 			return -errno;
-		if (fds[1].revents)
+		if (ready > 0 && fds[1].revents)
 			return -EINTR;
-		if (!fds[0].revents) {
-			if (timeout >= 0 && now_ms() >= deadline)
-				return -ETIME;
+		if (!ready && !left)
+			return -ETIME;
+		if (ready <= 0)
 			continue;
-		}
 		/* A pipe that is ready takes PIPE_BUF bytes without blocking. */
-		wrote = write(fd, text + *ret, size - *ret > 4096 ? 4096 : size - *ret);
+		wrote = write(fd, text + *ret, size - *ret > PIPE_BUF ? PIPE_BUF : size - *ret);
 		if (wrote < 0 && errno != EINTR && errno != EAGAIN)
 			return -errno;
 		if (wrote > 0)

@@ -14,7 +14,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "shim.h"
-#include "object.h"
+#include "ring.h"
 
 static char log_text[1 << 16];
 static size_t log_used;

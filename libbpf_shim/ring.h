@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the shim's own files share. */
-#ifndef OBJECT_H
-#define OBJECT_H
+/* What an open object is. */
+#ifndef RING_H
+#define RING_H
 #include "shim.h"
 
 struct ring {
