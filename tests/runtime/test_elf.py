@@ -20,6 +20,8 @@ SOURCE = """
 int lone(void) { return 1; }
 static int __attribute__((used, noinline)) local(void) { return 2; }
 int before_lone(void) { return local(); }
+static int (*choose(void))(void) { return local; }
+int chosen(void) __attribute__((ifunc("choose")));
 extern int missing(void);
 int value = 3;
 int caller(void) { return missing(); }
@@ -58,9 +60,12 @@ def test_kinds_of_symbols(tmp_path: Path) -> None:
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "x.c"], check=True)
     listed = listed_in(library, "-B")
     names = ("lone", "local", "before_lone", "caller")
-    found = found_in(library, "none", *names, "missing", "value", "ne")
+    others = ("none", "missing", "value", "ne", "chosen")
 
-    assert {name: listed[name] for name in names} == found
+    assert {name: listed[name] for name in names} == found_in(library, *names, *others)
+    subprocess.run(["objcopy", "--strip-symbol=lone", library], check=True)
+    assert "lone" not in listed_in(library, "-B")
+    assert {"lone": listed["lone"], "local": listed["local"]} == found_in(library, "lone", "local")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"\x7fELF\x02\x01", b"x" * 5000])
