@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -15,13 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracewheel._shim import ffi, lib
+from tracewheel.runtime.cli import load_tool
 from tracewheel.runtime.errors import BpfError, NotSupported
+from tracewheel.runtime.options import Request
 from tracewheel.runtime.session import (
     Opened,
+    Session,
     find_map,
     find_program,
     kernel_enum,
-    read_map,
     read_object,
     take_log,
     tracepoint_args,
@@ -116,9 +119,11 @@ def test_not_loaded(opened: Opened) -> None:
     assert 0 == used[0]
     assert opened.attach(opened.programs()[0]) < 0
     assert 0 == opened.get(lost)
-    (followed,) = (each for each in opened.maps() if each.name == "followed")
-    with pytest.raises(BpfError):
-        list(read_map(opened.handle, followed, followed.value_size))
+    with (
+        contextlib.closing(Session("opensnoop", Request(load_tool("opensnoop")[0], {}))) as session,
+        pytest.raises(BpfError),
+    ):
+        list(session.read_map("followed"))
     opened.detach()
 
 

@@ -635,7 +635,9 @@ class Session:
         while not error:
             count[0] = most
             if not singly:
-                error = lib.bpf_map_lookup_batch(fd, previous, cursor, keys, values, count, ffi.NULL)
+                error = lib.bpf_map_lookup_batch(
+                    fd, previous, cursor, keys, values, count, ffi.NULL
+                )
                 # There are batches of hash maps since v5.6, of per-CPU arrays since Linux commit
                 # f008d732ab18 ("bpf: Add batched ops support for percpu array") (in v5.13).
                 singly = not previous and error not in (0, -errno.ENOENT)
