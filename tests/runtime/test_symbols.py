@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tracewheel
-from tracewheel.runtime.symbols import Symbols
+from tracewheel.runtime.symbols import KERNEL, Symbols
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -302,9 +302,9 @@ def test_unnamed(compiled: Callable[..., Path]) -> None:
         addresses, offset = executable_mapping(program.pid, "program")
         place = address - addresses.start + offset
 
-        assert f"[program+{place:#x}]" == symbols.user(program.pid, address)
-        assert "[unknown+0x10]" == symbols.user(program.pid, 0x10)
-        assert f"[unknown+{2**64 - 1:#x}]" == symbols.user(program.pid, 2**64 - 1)
+        assert f"[program+{place:#x}]" == symbols.name(program.pid, address)
+        assert "[unknown+0x10]" == symbols.name(program.pid, 0x10)
+        assert f"[unknown+{2**64 - 1:#x}]" == symbols.name(program.pid, 2**64 - 1)
 
 
 def address_of(path: Path, name: str) -> int:
@@ -328,7 +328,7 @@ def names_in(pid: int, name: str) -> set[str]:
     """Return the names of all functions in a mapping."""
     symbols = Symbols()
     addresses, _ = executable_mapping(pid, name)
-    return {symbols.user(pid, address, offset=False) for address in addresses[::16]}
+    return {symbols.name(pid, address, offset=False) for address in addresses[::16]}
 
 
 def test_ended_process(compiled: Callable[..., Path]) -> None:
@@ -339,9 +339,9 @@ def test_ended_process(compiled: Callable[..., Path]) -> None:
     with Program(path) as program:
         known.learn(program.pid)
 
-    assert "inner_most+0x3" == known.user(program.pid, address + 3)
-    assert "inner_most" == known.user(program.pid, address, offset=False)
-    assert f"[unknown+{address:#x}]" == unknown.user(program.pid, address)
+    assert "inner_most+0x3" == known.name(program.pid, address + 3)
+    assert "inner_most" == known.name(program.pid, address, offset=False)
+    assert f"[unknown+{address:#x}]" == unknown.name(program.pid, address)
 
 
 def test_process_that_executes_another(
@@ -357,13 +357,13 @@ def test_process_that_executes_another(
     address = address_of(first, "outer")
     symbols = Symbols()
     with Program(first) as program:
-        assert "outer+0x0" == symbols.user(program.pid, address)
+        assert "outer+0x0" == symbols.name(program.pid, address)
         expected = subprocess.run(
             ["addr2line", "-f", "-e", second, hex(address)], capture_output=True, text=True
         ).stdout.split("\n")[0]
         program.say("\n")
         assert "ready\n" == program.hear()
-        until(lambda: symbols.user(program.pid, address, offset=False) == expected)
+        until(lambda: symbols.name(program.pid, address, offset=False) == expected)
 
         assert "outer" != expected
 
@@ -420,7 +420,7 @@ def test_untrusted_tale_of_code(compiled: Callable[..., Path], how: str) -> None
         elif how != "not there":
             shutil.copy(kept, told)
             os.chown(told, 65534 if how == "other owner" else 0, -1)
-        shown = Symbols().user(program.pid, address + 1)
+        shown = Symbols().name(program.pid, address + 1)
         if how == "folder":
             told.rmdir()
         told.unlink(missing_ok=True)
@@ -467,9 +467,9 @@ def test_kernel() -> None:
         pytest.skip("needs to see kernel addresses")
     symbols = Symbols()
 
-    assert "vfs_read+0x5" == symbols.kernel(address + 5)
-    assert "vfs_read" == symbols.kernel(address + 5, offset=False)
-    assert "[unknown+0x10]" == symbols.kernel(0x10, offset=False)
+    assert "vfs_read+0x5" == symbols.name(KERNEL, address + 5)
+    assert "vfs_read" == symbols.name(KERNEL, address + 5, offset=False)
+    assert "[unknown+0x10]" == symbols.name(KERNEL, 0x10, offset=False)
 
 
 def test_library_has_names(compiled: Callable[..., Path]) -> None:

@@ -162,30 +162,30 @@ def _create(path: str) -> tuple[int, str]:
     return os.open(name, flags | os.O_TRUNC, 0o644), name
 
 
-def replace_file(path: str, content: str) -> None:
-    """Write a file and only then give it its name: nobody ever sees a part of it."""
+def replace_file(path: str, content: str | None) -> None:
+    """Write a file and only then give it its name: nobody ever sees a part of it.
+
+    Without content, try whether it can be.
+    """
     name = path
     try:
         fd, name = _create(path)
         with open(fd, "w", encoding="utf-8") as file:
-            file.write(content)
-        os.rename(name, path)
+            file.write(content or "")
+        if content is not None:
+            os.rename(name, path)
     except (OSError, ValueError) as error:
-        if name != path:
-            os.unlink(name)
         raise BpfError(f"cannot write {path}: {_reason(error)}") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            if name != path:
+                os.unlink(name)
 
 
 def parse_target(path: str) -> str:
     """Return the path of a file that can be written in the end, or - for standard output."""
-    try:
-        if path != "-":
-            fd, name = _create(path)
-            os.close(fd)
-            if name != path:
-                os.unlink(name)
-    except (OSError, ValueError) as error:
-        raise BpfError(f"cannot write {path}: {_reason(error)}") from None
+    if path != "-":
+        replace_file(path, None)
     return path
 
 

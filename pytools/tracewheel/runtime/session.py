@@ -72,21 +72,9 @@ class Program(NamedTuple):
     name: str
     section: str
     optional: bool
-
-    @property
-    def ladder(self) -> str:
-        """What the program helps to trace."""
-        return self.name.split("__")[0]
-
-    @property
-    def rung(self) -> str:
-        """The way in which it does."""
-        return self.name.split("__")[1]
-
-    @property
-    def is_uprobe(self) -> bool:
-        """Whether it is attached to functions of files, by the session's prober."""
-        return self.section in ("uprobe", "uretprobe")
+    ladder: str  # what it helps to trace
+    rung: str  # the way in which it does
+    is_uprobe: bool  # attached to functions of files, by the session's prober
 
 
 class Attempt(NamedTuple):
@@ -95,6 +83,9 @@ class Attempt(NamedTuple):
     ladder: str
     rung: str
     error: str | None
+
+
+_NAMES = lib.bpf_program__name, lib.bpf_program__section_name
 
 
 def text(pointer: Any) -> str:
@@ -154,15 +145,15 @@ class Opened:
 
     def programs(self) -> list[Program]:
         """Return the programs that trace, in the order of the source."""
-        found = (
-            Program(
-                text(lib.bpf_program__name(each)),
-                text(lib.bpf_program__section_name(each)),
-                not lib.bpf_program__autoload(each),
-            )
-            for each in self._each(lib.bpf_object__next_program)
-        )
-        return [program for program in found if not program.section.startswith("iter/")]
+        found = []
+        for each in self._each(lib.bpf_object__next_program):
+            name, section = (text(get(each)) for get in _NAMES)
+            if not section.startswith("iter/"):
+                optional = not lib.bpf_program__autoload(each)
+                is_uprobe = section in ("uprobe", "uretprobe")
+                ladder, rung, *_ = name.split("__")
+                found.append(Program(name, section, optional, ladder, rung, is_uprobe))
+        return found
 
     def maps(self) -> list[Map]:
         """Return the maps that the source declares."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracewheel.runtime.errors import say
 from tracewheel.runtime.intervals import reports, stamps
 from tracewheel.runtime.output import escape
-from tracewheel.runtime.symbols import Symbols
+from tracewheel.runtime.symbols import KERNEL, Symbols
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +56,7 @@ class Reader:
         self._members = {m.name: m for m in session.opened.members(session.maps[tool.sums].key)}
         self._earlier: dict[bytes, tuple[int, int]] = {}
         self._symbols = Symbols()
-        self._names: dict[tuple[int, int], str] = {}
+        self._name_of = functools.cache(self._symbols.name)
         self._learnt: set[int] = set()
         self._offsets = bool(session.request.offsets or session.request.verbose)
         self._takes_users = bool(session.request.variables().get("user_stacks"))
@@ -135,25 +136,17 @@ class Reader:
         comm = self._members["comm"]
         name = os.fsdecode(key[comm.offset : comm.offset + comm.size].split(b"\0")[0])
         return Stack(
-            pid, tid, name, self._name(0, kernel, frames), self._name(pid, user, frames),
+            pid, tid, name, self._name(KERNEL, kernel, frames), self._name(pid, user, frames),
             ns, count, blocked,
         )  # fmt: skip
 
     def _name(self, pid: int, stack: int, frames: dict[int, tuple[int, ...]]) -> tuple[str, ...]:
-        """Return the names of a stack's frames: the kernel's for pid 0."""
+        """Return the names of a stack's frames."""
         if stack == _NONE:
             return ()
-        names = []
-        for address in frames.get(stack, ()):
-            if (pid, address) not in self._names:
-                self._names[pid, address] = (
-                    self._symbols.user(pid, address, self._offsets)
-                    if pid
-                    else self._symbols.kernel(address, self._offsets)
-                )
-            names.append(self._names[pid, address])
+        names = [self._name_of(pid, each, self._offsets) for each in frames.get(stack, ())]
         own = [i for i, name in enumerate(names[:_OWN_FRAMES]) if name.startswith(_TRACED)]
-        return tuple(names[own[0] :] if own and not pid else names) or (LOST,)
+        return tuple(names[own[0] :] if own and pid == KERNEL else names) or (LOST,)
 
 
 def _numbers(value: bytes) -> tuple[int, int]:

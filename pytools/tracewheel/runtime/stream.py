@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import bisect
 import collections
 import errno
 import functools
@@ -45,38 +44,32 @@ class Tables:
     """The name tables of a plan: sorted keys and texts that the shim reads."""
 
     def __init__(self) -> None:
-        self._names: list[str] = []
-        self._keys: list[list[int]] = []
-        self._texts: list[list[Any]] = []
-        self.pointer: Any = None
+        self._known: dict[str, dict[int, str]] = {}  # by kind
+        self.pointer: Any = ffi.NULL
         self._alive: list[Any] = []
 
-    def number_of(self, name: str) -> int:
+    def number_of(self, kind: str) -> int:
         """Return the table's number; a new one is filled with what is known."""
-        if name not in self._names:
-            known = sorted(TABLES[name][1].known().items())
-            self._names.append(name)
-            self._keys.append([key for key, _ in known])
-            self._texts.append([ffi.new("char[]", value.encode()) for _, value in known])
-            self.build()
-        return self._names.index(name)
+        if kind not in self._known:
+            self._known[kind] = dict(TABLES[kind][1].known())
+            self._build()
+        return list(self._known).index(kind)
 
     def find(self, number: int, key: int) -> None:
         """Find the name that the rendering missed."""
-        value = TABLES[self._names[number]][1].find(key)
-        at = bisect.bisect_left(self._keys[number], key)
-        self._keys[number].insert(at, key)
-        self._texts[number].insert(at, ffi.new("char[]", os.fsencode(value)))
-        self.build()
+        kind = list(self._known)[number]
+        self._known[kind][key] = TABLES[kind][1].find(key)
+        self._build()
 
-    def build(self) -> None:
-        """Lay the tables out for the shim."""
+    def _build(self) -> None:
+        self.pointer = ffi.new("struct shim_table[]", len(self._known))
         self._alive = []
-        self.pointer = ffi.new("struct shim_table[]", max(1, len(self._names)))
-        for number, (keys, texts) in enumerate(zip(self._keys, self._texts)):
-            key_array, text_array = ffi.new("uint64_t[]", keys), ffi.new("char *[]", texts)
-            self._alive += [key_array, text_array]
-            self.pointer[number] = (key_array, text_array, len(keys))
+        for number, known in enumerate(self._known.values()):
+            keys = sorted(known)
+            texts = [ffi.new("char[]", os.fsencode(known[key])) for key in keys]
+            arrays = ffi.new("uint64_t[]", keys), ffi.new("char *[]", texts)
+            self._alive += [arrays, texts]
+            self.pointer[number] = (*arrays, len(keys))
 
 
 class Plan:
@@ -107,7 +100,7 @@ class Plan:
         self.columns = ffi.new("struct shim_column[]", shown)
         self.plan = ffi.new("struct shim_plan *")
         self.plan.columns, self.plan.column_count = self.columns, len(shown)
-        self.plan.tables = self._tables.pointer or ffi.NULL
+        self.plan.tables = self._tables.pointer
         self.plan.record_size = reader.size
         self.plan.as_json, self.plan.ascii = as_json, ascii_only
         self.plan.start = reader.session.started

@@ -91,11 +91,6 @@ class Symbols:
         self._processes: dict[int, _Process] = {}
         self._files: dict[Any, _File] = {}
 
-    def kernel(self, address: int, offset: bool = True) -> str:
-        """Return the name of an address in the kernel."""
-        found = _find(_kallsyms(), _kallsyms(), address)
-        return _shown(found, offset) if found else f"[unknown+{address:#x}]"
-
     def learn(self, pid: int) -> None:
         """Remember what a process has mapped, while it lives."""
         if pid not in self._processes:
@@ -104,25 +99,23 @@ class Symbols:
             self._processes[pid] = _Process(pid, self._files)
         self._processes[pid].check()
 
-    def user(self, pid: int, address: int, offset: bool = True) -> str:
-        """Return the name of an address in a process."""
-        self.learn(pid)
-        mapping, found = self._processes[pid].find(address)
+    def name(self, pid: int, address: int, offset: bool = True) -> str:
+        """Return the name of an address in a process, or in KERNEL."""
+        mapping = None
+        if pid == KERNEL:
+            found = _find(_kallsyms(), _kallsyms(), address)
+        else:
+            self.learn(pid)
+            mapping, found = self._processes[pid].find(address)
         if found:
-            return _shown(found, offset)
+            return f"{found[0]}+{found[1]:#x}" if offset else found[0]
         if mapping:
             return f"[{mapping}+{mapping.place(address):#x}]"
         return f"[unknown+{address:#x}]"
 
     def names(self, stack: bytes, pid: int, offset: bool = True) -> list[str]:
-        """Return the names of a stack's frames, which lie in a process or in KERNEL."""
-        if pid == KERNEL:
-            return [self.kernel(address, offset) for address in _addresses(stack)]
-        return [self.user(pid, address, offset) for address in _addresses(stack)]
-
-
-def _shown(found: _Found, offset: bool) -> str:
-    return f"{found[0]}+{found[1]:#x}" if offset else found[0]
+        """Return the names of a stack's frames."""
+        return [self.name(pid, address, offset) for address in _addresses(stack)]
 
 
 class _Process:
