@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import pty
@@ -160,6 +161,7 @@ class Run:
         return int(found[1]), int(found[2]), found[3] or ""
 
 
+@functools.cache  # takes as long as a start of the tool
 def rungs(tool: str, ladder: str, *options: str) -> list[str]:
     """Return the rungs of a ladder that this kernel offers, as --explain tells."""
     explained = subprocess.run(
