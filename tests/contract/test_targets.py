@@ -215,13 +215,12 @@ def test_command_finds_its_surroundings(run: Any, tmp_path: Path) -> None:
     assert alone.stdout.decode() == tool.out
 
 
-def test_follow_ends_with_its_process(trace: Any, family: Any, tool_name: str) -> None:
+def test_follow_ends_with_its_process(trace: Any, tool_name: str) -> None:
     """With --follow a tool ends when the process of -p does, for each way to follow."""
     for rung in ("tp_btf", "raw_tp"):
-        root = family()
-        options = ["--follow", "--pid", str(root.process.pid), "--rung", f"follow={rung}"]
-        tool = trace(tool_name, *options)
-        root.process.communicate()
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as root:
+            options = ["--follow", "--pid", str(root.pid), "--rung", f"follow={rung}"]
+            tool = trace(tool_name, *options)
         tool.ended()
 
         assert 0 == tool.code
@@ -386,13 +385,13 @@ def test_itself_in_a_pid_namespace() -> None:
 
 def test_each_tool_in_a_pid_namespace(tool_name: str) -> None:
     """In a PID namespace every tool traces, a process and a command."""
-    for arguments in (["--pid", "1", "--duration", "0.1"], ["--", "sh", "-c", "exit 7"]):
-        command = [str(COMMANDS / tool_name), *arguments]
-        script = f"import subprocess, sys; sys.exit(subprocess.run({command}).returncode)"
-        done = subprocess.run(apart(script), capture_output=True, text=True, check=False)
+    command = COMMANDS / tool_name
+    script = f"{command} --pid $$ --duration 0.1 && {command} -- sh -c 'exit 7'"
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script]
+    done = subprocess.run(unshare, capture_output=True, text=True, check=False)
 
-        assert (7 if "--" in arguments else 0) == done.returncode, done.stderr
-        assert f"{tool_name}: in a PID namespace: " in done.stderr
+    assert 7 == done.returncode, done.stderr
+    assert 2 == done.stderr.count(f"{tool_name}: in a PID namespace: ")
 
 
 def test_proc_of_another_namespace(run: Any, tool_name: str) -> None:
