@@ -28,16 +28,32 @@ ELSEWHERE = (
     "tests/runtime",
     "tests/shim",
 )
+# With what their names begin with.
 PARTLY_ELSEWHERE = {
     "tests/contract/test_containers.py": (
-        "test_files_of_others", "test_ids", "test_names", "test_units_and_machines", "test_unknown",
+        "test_any_component", "test_candidates", "test_files_of_others", "test_ids", "test_names",
+        "test_units_and_machines", "test_unknown",
+    ),
+    "tests/contract/test_library.py": (
+        "test_duration_ends_a_flood", "test_reports_without_interval", "test_wrong_uses",
+    ),
+    "tests/contract/test_live.py": (
+        "test_duration_ends_in_time", "test_reader_that_leaves_ends_it_quietly",
+        "test_signals_end_with_the_report",
     ),
     "tests/contract/test_targets.py": (
-        "test_command_that_cannot_be", "test_ctrl_c_is_the_commands",
-        "test_failing_tool_starts_no_command", "test_signals_reach_the_command", "test_usage",
+        "test_command", "test_ctrl_c_is_the_commands", "test_failing_tool_starts_no_command",
+        "test_proc_of_another_namespace", "test_signals_reach_the_command", "test_usage",
     ),
+    "tests/faults/test_hostile.py": (
+        "test_filter_by_a_hostile_name", "test_globs_with_the_letters_of_other_patterns",
+        "test_names_of_processes", "test_paths_in_json", "test_paths_in_a_table",
+        "test_programs_with_hostile_names",
+    ),
+    "tests/faults/test_loss.py": ("test_output_that_nobody_reads", "test_slow_reader"),
     "tests/faults/test_surroundings.py": (
-        "test_help_ignores_the_terminal", "test_locale_and_terminal",
+        "test_help_ignores_the_terminal", "test_locale_and_terminal", "test_read_only_files",
+        "test_without_types",
     ),
 }  # fmt: skip
 LEFT_OUT = [
