@@ -61,6 +61,10 @@ LEFT_OUT = [
     *(f"--deselect={path}::{test}" for path, tests in PARTLY_ELSEWHERE.items() for test in tests),
 ]
 
+# Where tests compare the tools with others, which work there.
+WITH_PEERS = "6.1"
+INSTALL_PEERS = "from bench import peers; print(peers.install().root)"
+
 # An emulated CPU that its host takes away for seconds can fail a test that waits. What fails is
 # run once more, alone, in the same guest, and both runs are shown; what fails twice has failed.
 TEST = """
@@ -91,6 +95,7 @@ def test(kernel: str, pytest_arguments: list[str]) -> tuple[int, str]:
     command = [
         *(sys.executable, "-B", str(HERE / "machine.py")),
         *("--kernel", kernel, "--timeout", str(TIMEOUT), "--"),
+        *("env", *(f"TRACEWHEEL_PEERS={root}" for root in peers(kernel))),
         *("sh", "-c", TEST, "sh", *LEFT_OUT),
         *pytest_arguments,
     ]
@@ -104,6 +109,15 @@ def test(kernel: str, pytest_arguments: list[str]) -> tuple[int, str]:
             if line.startswith("="):
                 closing = line.rstrip()
     return machine.returncode, closing
+
+
+def peers(kernel: str) -> list[str]:
+    """Return the folder with the other tools if that kernel is to have them."""
+    if kernel != WITH_PEERS:
+        return []
+    install = [sys.executable, "-B", "-c", INSTALL_PEERS]
+    done = subprocess.run(install, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, check=True)
+    return done.stdout.splitlines()[-1:]
 
 
 if __name__ == "__main__":
