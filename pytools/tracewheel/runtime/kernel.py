@@ -57,8 +57,8 @@ def explain_failure(what: str, error: int, log: str) -> BpfError:
         )
     if "tracepoint" in log and -error == 13 and not has_capability("CAP_DAC_READ_SEARCH"):
         return NotPermitted(f"{what}: tracefs is closed: grant CAP_DAC_READ_SEARCH too")
-    if "uprobe" in log and -error == 13 and not admin:
-        return NotPermitted(f"{what}: uprobes are not permitted: grant CAP_SYS_ADMIN too")
+    if ("uprobe" in log or "perf_event" in log) and -error == 13 and not admin:
+        return NotPermitted(f"{what}: perf events are not permitted: grant CAP_SYS_ADMIN too")
     return NotSupported(
         f"{what}: {os.strerror(-error)}: this kernel offers no way that works "
         "(--explain tells which were tried)"

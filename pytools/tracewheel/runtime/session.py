@@ -505,6 +505,7 @@ class Session:
         for program in self.programs:
             autoload(handle, program.name, program in wanted)
         values = self._configure()
+        refused = ""
         error: int = lib.bpf_object__load(handle.bpf)
         if error == -errno.ESRCH and self._find_absent(wanted):
             return self._retry(rungs)
@@ -519,7 +520,7 @@ class Session:
                 else:
                     failed = self.opened.attach(program)
                 if failed and not program.optional:
-                    error = failed
+                    error, refused = failed, program.section
                     break
                 if failed:
                     self.missing.append(program)
@@ -528,7 +529,7 @@ class Session:
                 error = failed or -errno.ENOENT  # of a ladder, nothing was attached
             if not error:
                 self._follow(values)  # what was forked meanwhile
-        self.log = take_log()
+        self.log = take_log() + refused
         if self.request.debug and error:
             print(self.log, end="", file=sys.stderr)
         return error
