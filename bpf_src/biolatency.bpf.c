@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #include "record.bpf.h"
-#include "filter.bpf.h"
 #include "sample.bpf.h"
 #include "hist.bpf.h"
 #include "pair.bpf.h"
-#include "drift/block.bpf.h"
+#include "request.bpf.h"
 
 #define UNWANTED 0 /* the start of a request whose submitter the filters reject */
 
 const volatile bool queued; /* time from the insert, not from the issue */
 const volatile bool per_disk;
 const volatile bool per_operation;
-const volatile __u32 filter_disk;
 
 struct io {
 	ev_dev disk;
@@ -24,21 +22,6 @@ HISTOGRAMS(latencies, io, 16384);
 static __always_inline bool filters_given(void)
 {
 	return filter_pid || filter_tid || filter_uid >= 0 || filter_comm[0] || filter_cgroup;
-}
-
-/*
- * Judge who submits: the cgroup that the request is charged to, or the current task where that
- * cannot tell, because the io controller stops above the wanted cgroup or is not in its hierarchy.
- */
-static __always_inline bool submitter_filtered_out(struct request *rq)
-{
-	struct cgroup *owner = BPF_CORE_READ(rq, bio, bi_blkg, blkcg, css.cgroup);
-
-	if (filter_cgroup && owner && !BPF_CORE_READ(owner, root, hierarchy_id) &&
-	    BPF_CORE_READ(owner, level) >= filter_cgroup_level)
-		return cgroup_filtered_out(owner) ||
-		       filtered_out_beside_cgroup(bpf_get_current_pid_tgid());
-	return filtered_out(bpf_get_current_pid_tgid());
 }
 
 /* Both ends of a request decide alike: start_time_ns changes only by merges, before the issue. */
@@ -59,8 +42,7 @@ static __always_inline int began(struct request *rq, bool issued, bool typed)
 	__u64 key = (__u64)rq;
 	__u64 now;
 
-	if (request_sampled_out(rq, typed) ||
-	    (filter_disk && request_device(rq, typed) != filter_disk))
+	if (request_sampled_out(rq, typed) || disk_filtered_out(request_disk(rq, typed), typed))
 		return 0;
 	now = bpf_ktime_get_ns();
 	if (filters_given()) {
@@ -72,7 +54,7 @@ static __always_inline int began(struct request *rq, bool issued, bool typed)
 				*start = now;
 			return 0;
 		}
-		if (submitter_filtered_out(rq))
+		if (submitter_filtered_out(charged_cgroup(READ(typed, rq, bio), typed)))
 			now = UNWANTED;
 	}
 	/* A requeued request comes here again. */
@@ -90,7 +72,7 @@ static __always_inline int ended(struct request *rq, __u32 bytes, bool typed)
 	    !pair_end(starts, &key, &start) || start == UNWANTED)
 		return 0;
 	if (per_disk)
-		io.disk = request_device(rq, typed);
+		io.disk = disk_number(request_disk(rq, typed), typed);
 	if (per_operation)
 		io.operation = READ(typed, rq, cmd_flags) & REQ_OP_MASK;
 	hist_add(latencies, &io, now - start);
@@ -105,50 +87,8 @@ static __always_inline int merged(struct request *rq)
 
 /* Ends come first, because programs are attached in this order: no begin is left without. */
 
-SEC("tp_btf/block_rq_complete")
-int BPF_PROG(complete__tp_btf, struct request *rq, int error, unsigned int bytes)
-{
-	return ended(rq, bytes, true);
-}
-
-SEC("raw_tp/block_rq_complete")
-int BPF_PROG(complete__raw_tp, struct request *rq, int error, unsigned int bytes)
-{
-	return ended(rq, bytes, false);
-}
-
-SEC("tp_btf/block_rq_merge")
-int BPF_PROG(queue__tp_btf__merge)
-{
-	return merged(traced_request(ctx));
-}
-
-SEC("tp_btf/block_rq_insert")
-int BPF_PROG(queue__tp_btf__insert)
-{
-	return began(traced_request(ctx), false, true);
-}
-
-SEC("raw_tp/block_rq_merge")
-int BPF_PROG(queue__raw_tp__merge)
-{
-	return merged(traced_request(ctx));
-}
-
-SEC("raw_tp/block_rq_insert")
-int BPF_PROG(queue__raw_tp__insert)
-{
-	return began(traced_request(ctx), false, false);
-}
-
-SEC("tp_btf/block_rq_issue")
-int BPF_PROG(issue__tp_btf)
-{
-	return began(traced_request(ctx), true, true);
-}
-
-SEC("raw_tp/block_rq_issue")
-int BPF_PROG(issue__raw_tp)
-{
-	return began(traced_request(ctx), true, false);
-}
+ON_TRACEPOINT(block_rq_complete, complete, , ended(rq, bytes, typed),
+	      struct request *rq, int error, unsigned int bytes)
+ON_TRACEPOINT(block_rq_merge, queue, __merge, merged(traced_request(ctx)))
+ON_TRACEPOINT(block_rq_insert, queue, __insert, began(traced_request(ctx), false, typed))
+ON_TRACEPOINT(block_rq_issue, issue, , began(traced_request(ctx), true, typed))

@@ -11,4 +11,22 @@
  */
 #define READ(typed, from, member) ((typed) ? (from)->member : BPF_CORE_READ(from, member))
 
+/*
+ * The rungs LADDER__tp_btf and LADDER__raw_tp, both with SUFFIX behind, that return CALL: an
+ * expression of the tracepoint's arguments, of ctx, and of typed.
+ */
+#define ON_TRACEPOINT(point, ladder, suffix, call, args...)                                    \
+	SEC("tp_btf/" #point)                                                                  \
+	int BPF_PROG(ladder##__tp_btf##suffix, ##args)                                         \
+	{                                                                                      \
+		const bool typed __maybe_unused = true;                                        \
+		return call;                                                                   \
+	}                                                                                      \
+	SEC("raw_tp/" #point)                                                                  \
+	int BPF_PROG(ladder##__raw_tp##suffix, ##args)                                         \
+	{                                                                                      \
+		const bool typed __maybe_unused = false;                                       \
+		return call;                                                                   \
+	}
+
 #endif

@@ -36,7 +36,9 @@ typedef __s64 ev_ret;		/* a result, a negative errno, or EV_NO_RESULT */
 typedef __s32 ev_exit;		/* a wait status, or EV_NO_EXIT */
 typedef __u32 ev_uid;
 typedef __u32 ev_dev;		/* major << 20 | minor */
+typedef char ev_disk[32];	/* the disk's name, or "-" */
 typedef __u32 ev_operation;	/* of a block request: enum req_op */
+typedef __u32 ev_request_flags; /* the same and bits of enum req_flag_bits */
 typedef __u64 ev_cgroup;
 typedef __u32 ev_open_flags;
 typedef __u32 ev_mode;
@@ -52,16 +54,33 @@ typedef struct ev_part ev_stack; /* u64 addresses in the kernel, innermost first
 typedef struct ev_part ev_user_stack;
 
 /*
- * Declare a ring of records, the area where they are drafted, and the count of those that did not
- * fit: RECORDS(opens, open, 4 << 20, 8192) gives the map opens, whose records are a struct open
- * with up to about 8192 bytes of tail (a power of two), and opens_lost.
+ * Declare a ring of records and the count of those that did not fit: RING(opens, open, 4 << 20)
+ * gives the map opens, whose records are a struct open, opens_lost, and put(opens, &open) for a
+ * record without a tail.
  */
-#define RECORDS(ring, kind, bytes, tail_bytes)                                                 \
+#define RING(ring, kind, bytes)                                                                \
 	struct {                                                                               \
 		__uint(type, BPF_MAP_TYPE_RINGBUF);                                            \
 		__uint(max_entries, bytes);                                                    \
 		__type(record, struct kind);                                                   \
 	} ring SEC(".maps");                                                                   \
+	__u64 ring##_lost;                                                                     \
+	static __always_inline __maybe_unused void ring##_put(struct kind *record, __u64 size) \
+	{                                                                                      \
+		/* No flags: the kernel wakes the reader for the first record after it has     \
+		 * read all; a reader that paces itself is thereby woken seldom. */            \
+		if (bpf_ringbuf_output(&ring, record, size, 0))                                \
+			__sync_fetch_and_add(&ring##_lost, 1);                                 \
+	}
+
+#define put(ring, record) ring##_put(record, sizeof(*(record)))
+
+/*
+ * And the area where records with a tail are drafted: RECORDS(opens, open, 4 << 20, 8192) for up
+ * to about 8192 bytes of it (a power of two).
+ */
+#define RECORDS(ring, kind, bytes, tail_bytes)                                                 \
+	RING(ring, kind, bytes)                                                                \
 	struct ring##_draft {                                                                  \
 		__u32 busy;                                                                    \
 		__u32 used;                                                                    \
@@ -74,7 +93,6 @@ typedef struct ev_part ev_user_stack;
 		__type(key, __u32);                                                            \
 		__type(value, struct ring##_draft);                                            \
 	} ring##_drafts SEC(".maps");                                                          \
-	__u64 ring##_lost;                                                                     \
 	static __always_inline struct ring##_draft *ring##_reserve(void)                       \
 	{                                                                                      \
 		struct ring##_draft *draft = bpf_map_lookup_elem(&ring##_drafts, &(__u32){ 0 }); \
@@ -90,10 +108,9 @@ typedef struct ev_part ev_user_stack;
 	static __always_inline void ring##_submit(struct ring##_draft *draft)                  \
 	{                                                                                      \
 		__u64 size = sizeof(struct kind) + draft->used;                                \
-		/* No flags: the kernel wakes the reader for the first record after it has     \
-		 * read all; a reader that paces itself is thereby woken seldom. */            \
-		if (size > sizeof(struct kind) + (tail_bytes) + TEXT_MOST ||                   \
-		    bpf_ringbuf_output(&ring, &draft->record, size, 0))                        \
+		if (size <= sizeof(struct kind) + (tail_bytes) + TEXT_MOST)                    \
+			ring##_put(&draft->record, size);                                      \
+		else                                                                           \
 			__sync_fetch_and_add(&ring##_lost, 1);                                 \
 		draft->busy = 0;                                                               \
 	}                                                                                      \

@@ -46,11 +46,62 @@ static __always_inline struct gendisk *request_disk(struct request *rq, bool typ
 }
 
 /* The number of the disk as user space writes it, major << 20 | minor; 0 without a disk. */
-static __always_inline __u32 request_device(struct request *rq, bool typed)
+static __always_inline __u32 disk_number(struct gendisk *disk, bool typed)
 {
-	struct gendisk *disk = request_disk(rq, typed);
-
 	return disk ? READ(typed, disk, major) << 20 | READ(typed, disk, first_minor) : 0;
+}
+
+static __always_inline void copy_disk_name(ev_disk *ret, struct gendisk *disk, bool typed)
+{
+	__builtin_memset(ret, 0, sizeof(*ret));
+	if (!disk)
+		(*ret)[0] = '-';
+	else if (typed)
+		__builtin_memcpy(ret, disk->disk_name, sizeof(*ret));
+	else
+		BPF_CORE_READ_INTO(ret, disk, disk_name);
+}
+
+/* In units of 512 bytes; 0 where it has no place on the disk. */
+static __always_inline __u64 request_sector(struct request *rq, bool typed)
+{
+	__u64 sector = READ(typed, rq, __sector);
+
+	return sector == -1ull ? 0 : sector;
+}
+
+/* The negative errno of a request that has failed, or 0. */
+static __always_inline __s64 request_error(int error)
+{
+	/* v5.10 tells an errno, v6.1 a blk_status_t: positive numbers that user space never sees. */
+	if (error <= 0)
+		return error;
+	switch (error) {
+	case 1: /* BLK_STS_NOTSUPP */
+		return -95;
+	case 2: /* BLK_STS_TIMEOUT */
+		return -110;
+	case 3: /* BLK_STS_NOSPC */
+		return -28;
+	case 4: /* BLK_STS_TRANSPORT */
+		return -67;
+	case 5: /* BLK_STS_TARGET */
+		return -121;
+	case 6: /* BLK_STS_RESV_CONFLICT */
+		return -52;
+	case 7: /* BLK_STS_MEDIUM */
+		return -61;
+	case 8: /* BLK_STS_PROTECTION */
+		return -84;
+	case 9: /* BLK_STS_RESOURCE */
+		return -12;
+	case 12: /* BLK_STS_AGAIN */
+		return -11;
+	case 13: /* BLK_STS_DEV_RESOURCE */
+		return -16;
+	}
+	/* BLK_STS_IOERR is 10; what lies above 13 has changed its numbers, and its names go by EIO. */
+	return -5;
 }
 
 #endif

@@ -52,9 +52,16 @@ static __always_inline struct cgroup *task_cgroup(struct task_struct *task)
 	return BPF_CORE_READ(task, cgroups, dfl_cgrp);
 }
 
+static __always_inline __u64 typed_cgroup_id(struct cgroup *cgroup, bool typed)
+{
+	struct kernfs_node *node = READ(typed, cgroup, kn);
+
+	return READ(typed, node, id);
+}
+
 static __always_inline __u64 cgroup_id(struct cgroup *cgroup)
 {
-	return BPF_CORE_READ(cgroup, kn, id);
+	return typed_cgroup_id(cgroup, false);
 }
 
 /* The id of the ancestor (or self) at LEVEL, 0 where the cgroup lies above it. */
@@ -77,6 +84,27 @@ static __always_inline __u64 cgroup_ancestor_id(struct cgroup *cgroup, __u32 lev
 			      (void *)cgroup + __builtin_preserve_field_info(old->ancestor_ids, 0) +
 				      level * sizeof(id));
 	return id;
+}
+
+/* The same of the current task's cgroup. */
+static __always_inline __u64 current_ancestor_id(__u32 level, bool typed)
+{
+	/* A bit older than that helper is Linux commit 95b861a7935b ("bpf: Allow
+	 * bpf_get_current_ancestor_cgroup_id for tracing") (in v5.14). */
+	if (typed && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return bpf_get_current_ancestor_cgroup_id(level);
+	return cgroup_ancestor_id(task_cgroup((void *)bpf_get_current_task()), level);
+}
+
+static __always_inline __u32 current_ppid(bool typed)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	/* Linux commit 3ca1032ab7ab ("bpf: Implement get_current_task_btf and RET_PTR_TO_BTF_ID")
+	 * (in v5.11) */
+	if (typed && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+		return bpf_get_current_task_btf()->real_parent->tgid;
+	return BPF_CORE_READ(task, real_parent, tgid);
 }
 
 #endif
