@@ -30,7 +30,9 @@ MEANINGS = {
     "ev_exit": Meaning("exit", "exit"),
     "ev_uid": Meaning("unsigned", "unsigned"),
     "ev_dev": Meaning("disk", "disk"),
+    "ev_disk": Meaning("chars", "chars"),
     "ev_operation": Meaning("operation", "operation"),
+    "ev_request_flags": Meaning("request_flags", "request_flags"),
     "ev_cgroup": Meaning("unsigned", "unsigned"),
     "ev_open_flags": Meaning("open_flags", "unsigned"),
     "ev_mode": Meaning("octal", "unsigned"),
@@ -78,6 +80,24 @@ def _operations() -> dict[int, str]:
     return {value: name[len("REQ_OP_") :] for name, value in operations.items()}
 
 
+def _request_flags(flags: int) -> str:
+    from tracewheel.runtime.session import kernel_enum
+
+    bits = {bit: name[len("__REQ_") :] for name, bit in kernel_enum("req_flag_bits").items()}
+    names = [bits.get(bit, hex(1 << bit)) for bit in range(8, 32) if flags >> bit & 1]
+    return "|".join(names) or "-"
+
+
+def _request_letters(flags: int) -> str:
+    """Return operation and flags of a block request as the kernel's own tracing writes them."""
+    names = name_of("request_flags", flags).split("|")
+    letters = {"READ": "R", "WRITE": "W", "DISCARD": "D", "SECURE_ERASE": "DE", "FLUSH": "F"}
+    operation = letters.get(name_of("operation", flags & 0xFF), "N")
+    flagged = {"FUA": "F", "RAHEAD": "A", "SYNC": "S", "META": "M", "ATOMIC": "U"}
+    tail = "".join(letter for name, letter in flagged.items() if name in names)
+    return "F" * ("PREFLUSH" in names) + operation + tail
+
+
 def _later(module: str, name: str) -> Callable[..., Any]:
     """Return a function that is imported when it is called."""
     return lambda *args: getattr(import_module(f"tracewheel.runtime.{module}"), name)(*args)
@@ -114,6 +134,8 @@ TABLES = {
     "exit": ("exit", Names(lambda: {s.value: s.name for s in signal.Signals})),
     "disk": ("name", Names(dict, disk_name)),
     "operation": ("name", Names(_operations)),
+    "request_flags": ("name", Names(dict, _request_flags)),
+    "rwbs": ("name", Names(dict, _request_letters)),
     "user": ("name", Names(dict, user_name)),
     "syscall": ("name", Names(_later("syscalls", "names"), _later("syscalls", "name"))),
     "container": ("name", Names(dict, _later("containers", "label"))),
