@@ -24,6 +24,7 @@ EACH_RUN = {
     "kernel": measure.kernel,
     "event": measure.event,
     "biolatency": accuracy.biolatency,
+    "biosnoop": accuracy.biosnoop,
     "runqlat": accuracy.runqlat,
     "offcputime": measure.offcputime,
     "connects": measure.connects,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Compare a histogram's percentiles with those of a list of the same events."""
+"""Compare what tools tell of disks and waits with what was done, or with a list of the events."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from .measure import CPUS, OURS, Bench
 from .peers import Command
 from .session import BUILD, Session
+
+_READS = 100_000
 
 # The list stays in a map until the end: waking its reader for each event delays the event.
 _LIST_REQUESTS = """
@@ -66,6 +70,34 @@ def biolatency(bench: Bench, maker: str) -> None:
                 size = 65536 << random.randrange(5)
                 os.preadv(reader, [buffer[:size]], 4096 * random.randrange(8192))
             os.close(reader)
+
+
+def biosnoop(bench: Bench, maker: str) -> None:
+    """Read a loop device directly, as fast as two threads can."""
+    if maker != OURS:
+        return
+
+    def read(device: str) -> None:
+        reader = os.open(device, os.O_RDONLY | os.O_DIRECT)
+        with mmap.mmap(-1, 4096) as buffer:
+            for block in range(_READS):
+                os.preadv(reader, [buffer], block % 8192 * 4096)
+        os.close(reader)
+
+    with _loop_device() as device:
+        # A merge would make one request of two reads.
+        Path("/sys/block", Path(device).name, "queue/nomerges").write_text("2")
+        ours = Command((str(bench.binaries / "biosnoop"), "--disk", device, "--json"))
+        with Session("biosnoop", ours) as session:
+            session.wait_for("Tracing")
+            begin = time.monotonic()
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(read, [device] * 2))
+            rate = 2 * _READS / (time.monotonic() - begin)
+            lost = session.stop().lost
+    rows = session.output.read_bytes().count(b"\n") - 1
+    untold = 2 * _READS - rows - lost
+    bench.note(OURS, biosnoop_rate=rate, biosnoop_lost=lost, biosnoop_untold=untold)
 
 
 def runqlat(bench: Bench, maker: str) -> None:
