@@ -157,17 +157,8 @@ static __always_inline int executed(struct task_struct *task, struct linux_binpr
 	return submit_row(draft, READ(typed, mm, env_start), READ(typed, mm, env_end));
 }
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(exec__tp_btf, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
-{
-	return executed(task, bprm, true);
-}
-
-SEC("raw_tp/sched_process_exec")
-int BPF_PROG(exec__raw_tp, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
-{
-	return executed(task, bprm, false);
-}
+ON_TRACEPOINT(sched_process_exec, exec, , executed(task, bprm, typed),
+	      struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 
 /* The number belongs to an exec; CALL's compat is told. */
 static __always_inline bool is_exec(struct syscall *call)
@@ -223,14 +214,4 @@ static __always_inline int exited(struct task_struct *task, bool typed)
 	return 0;
 }
 
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(exit__tp_btf, struct task_struct *task)
-{
-	return exited(task, true);
-}
-
-SEC("raw_tp/sched_process_exit")
-int BPF_PROG(exit__raw_tp, struct task_struct *task)
-{
-	return exited(task, false);
-}
+ON_TRACEPOINT(sched_process_exit, exit, , exited(task, typed), struct task_struct *task)

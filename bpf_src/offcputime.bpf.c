@@ -132,14 +132,5 @@ static __always_inline int switched(unsigned long long *ctx, bool preempted,
 	return 0;
 }
 
-SEC("tp_btf/sched_switch")
-int BPF_PROG(sleep__tp_btf, bool preempt, struct task_struct *prev, struct task_struct *next)
-{
-	return switched(ctx, preempt, prev, next, true);
-}
-
-SEC("raw_tp/sched_switch")
-int BPF_PROG(sleep__raw_tp, bool preempt, struct task_struct *prev, struct task_struct *next)
-{
-	return switched(ctx, preempt, prev, next, false);
-}
+ON_TRACEPOINT(sched_switch, sleep, , switched(ctx, preempt, prev, next, typed),
+	      bool preempt, struct task_struct *prev, struct task_struct *next)

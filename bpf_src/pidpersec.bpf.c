@@ -54,26 +54,7 @@ static __always_inline int executed(void)
 	return 0;
 }
 
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(birth__tp_btf__fork, struct task_struct *parent, struct task_struct *child)
-{
-	return born(child, true);
-}
+ON_TRACEPOINT(sched_process_fork, birth, __fork, born(child, typed),
+	      struct task_struct *parent, struct task_struct *child)
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(birth__tp_btf__exec)
-{
-	return executed();
-}
-
-SEC("raw_tp/sched_process_fork")
-int BPF_PROG(birth__raw_tp__fork, struct task_struct *parent, struct task_struct *child)
-{
-	return born(child, false);
-}
-
-SEC("raw_tp/sched_process_exec")
-int BPF_PROG(birth__raw_tp__exec)
-{
-	return executed();
-}
+ON_TRACEPOINT(sched_process_exec, birth, __exec, executed())

@@ -110,40 +110,8 @@ static __always_inline int switched(bool preempted, struct task_struct *prev,
 	return 0;
 }
 
-SEC("tp_btf/sched_switch")
-int BPF_PROG(wait__tp_btf__switch, bool preempt, struct task_struct *prev,
-	     struct task_struct *next)
-{
-	return switched(preempt, prev, next, true);
-}
+ON_TRACEPOINT(sched_switch, wait, __switch, switched(preempt, prev, next, typed),
+	      bool preempt, struct task_struct *prev, struct task_struct *next)
 
-SEC("tp_btf/sched_wakeup")
-int BPF_PROG(wait__tp_btf__wakeup, struct task_struct *task)
-{
-	return woken(task, false, true);
-}
-
-SEC("tp_btf/sched_wakeup_new")
-int BPF_PROG(wait__tp_btf__new, struct task_struct *task)
-{
-	return woken(task, true, true);
-}
-
-SEC("raw_tp/sched_switch")
-int BPF_PROG(wait__raw_tp__switch, bool preempt, struct task_struct *prev,
-	     struct task_struct *next)
-{
-	return switched(preempt, prev, next, false);
-}
-
-SEC("raw_tp/sched_wakeup")
-int BPF_PROG(wait__raw_tp__wakeup, struct task_struct *task)
-{
-	return woken(task, false, false);
-}
-
-SEC("raw_tp/sched_wakeup_new")
-int BPF_PROG(wait__raw_tp__new, struct task_struct *task)
-{
-	return woken(task, true, false);
-}
+ON_TRACEPOINT(sched_wakeup, wait, __wakeup, woken(task, false, typed), struct task_struct *task)
+ON_TRACEPOINT(sched_wakeup_new, wait, __new, woken(task, true, typed), struct task_struct *task)

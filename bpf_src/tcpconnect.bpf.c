@@ -164,17 +164,8 @@ static __always_inline int changed(void *ctx, struct sock *sk, int from, int to,
 	return 0;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(connect__tp_btf, struct sock *sk, int from, int to)
-{
-	return changed(ctx, sk, from, to, true);
-}
-
-SEC("raw_tp/inet_sock_set_state")
-int BPF_PROG(connect__raw_tp, struct sock *sk, int from, int to)
-{
-	return changed(ctx, sk, from, to, false);
-}
+ON_TRACEPOINT(inet_sock_set_state, connect, , changed(ctx, sk, from, to, typed),
+	      struct sock *sk, int from, int to)
 
 /* connect() fails before it sends, as without a route or a free port. */
 static __always_inline int failed(void *ctx, struct sock *sk, const struct sockaddr_in6 *to,

@@ -135,29 +135,9 @@ static __always_inline int freed(struct task_struct *task, bool typed)
 	return 0;
 }
 
-SEC("tp_btf/sched_process_free")
-int BPF_PROG(follow__tp_btf__free, struct task_struct *task)
-{
-	return freed(task, true);
-}
-
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(follow__tp_btf__fork, struct task_struct *parent, struct task_struct *child)
-{
-	return forked(parent, child, true);
-}
-
-SEC("raw_tp/sched_process_free")
-int BPF_PROG(follow__raw_tp__free, struct task_struct *task)
-{
-	return freed(task, false);
-}
-
-SEC("raw_tp/sched_process_fork")
-int BPF_PROG(follow__raw_tp__fork, struct task_struct *parent, struct task_struct *child)
-{
-	return forked(parent, child, false);
-}
+ON_TRACEPOINT(sched_process_free, follow, __free, freed(task, typed), struct task_struct *task)
+ON_TRACEPOINT(sched_process_fork, follow, __fork, forked(parent, child, typed),
+	      struct task_struct *parent, struct task_struct *child)
 
 /* A task that the reader's PID namespace shows; all ids but the first are those of the host. */
 struct seen_task {
