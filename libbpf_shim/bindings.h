@@ -3,11 +3,6 @@
  * What Python calls of libbpf itself: read by cffi alone, which has the compiler find what is not
  * given here ("..."), and check the rest. NULL is for none, with errno; so are negative numbers.
  */
-struct shim {
-	struct bpf_object *bpf;
-	...;
-};
-
 #define BTF_KIND_STRUCT ...
 #define BTF_KIND_ENUM ...
 #define BTF_KIND_TYPEDEF ...
@@ -63,6 +58,7 @@ struct btf_var_secinfo *btf_var_secinfos(const struct btf_type *type);
 int libbpf_num_possible_cpus(void);
 struct btf *bpf_object__btf(const struct bpf_object *object);
 int bpf_object__load(struct bpf_object *object);
+void bpf_object__close(struct bpf_object *object);
 
 struct bpf_map *bpf_object__next_map(const struct bpf_object *object, const struct bpf_map *map);
 struct bpf_map *bpf_object__find_map_by_name(const struct bpf_object *object, const char *name);

@@ -8,62 +8,19 @@
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 #include "shim.h"
-#include "ring.h"
 
 #define BUSY_BIT (1u << 31)
 #define DISCARD_BIT (1u << 30)
 #define HEADER 8 /* u32 length with the bits above, u32 page offset */
 
-void ring_close(struct ring *ring)
-{
-	long page = sysconf(_SC_PAGESIZE);
-
-	if (ring->consumer)
-		munmap((void *)ring->consumer, page);
-	if (ring->producer)
-		munmap((void *)ring->producer, ring->mapped);
-	ring->consumer = ring->producer = NULL;
-}
-
-int shim_ring_open(shim *object, const char *name)
-{
-	struct bpf_map *map = bpf_object__find_map_by_name(object->bpf, name);
-	struct ring *ring = &object->ring;
-	long page = sysconf(_SC_PAGESIZE);
-	void *memory;
-
-	if (!map || bpf_map__type(map) != BPF_MAP_TYPE_RINGBUF)
-		return -ENOENT;
-	ring->fd = bpf_map__fd(map);
-	ring->mask = bpf_map__max_entries(map) - 1;
-	memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, 0);
-	if (memory == MAP_FAILED)
-		return -errno;
-	ring->consumer = memory;
-	ring->mapped = page + (size_t)bpf_map__max_entries(map);
-	memory = mmap(NULL, ring->mapped, PROT_READ, MAP_SHARED, ring->fd, page);
-	if (memory == MAP_FAILED) {
-		int error = -errno;
-
-		ring_close(ring);
-		return error;
-	}
-	ring->producer = memory;
-	ring->data = (char *)memory + page;
-	return 0;
-}
-
 /*
  * Copy from the ring, which is mapped once: the kernel would map it twice in a row, which spares
  * this function but counts all its memory twice.
  */
-static void copy(const struct ring *ring, void *to, uint64_t from, size_t size)
+static void copy(const struct shim_ring *ring, void *to, uint64_t from, size_t size)
 {
 	size_t begin = from & ring->mask, until_end = ring->mask + 1 - begin;
 
@@ -76,19 +33,14 @@ static void copy(const struct ring *ring, void *to, uint64_t from, size_t size)
  * The producer's position is read once: chasing it would make the kernel wake us for every record
  * written meanwhile. The consumer's is stored once, when all that was copied may be overwritten.
  */
-int shim_read(shim *object, void *buffer, size_t size, size_t *ret)
+int shim_read(const struct shim_ring *ring, void *buffer, size_t size, size_t *ret)
 {
-	struct ring *ring = &object->ring;
+	uint64_t at = __atomic_load_n(ring->consumer, __ATOMIC_RELAXED);
+	uint64_t end = __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE);
 	char *to = buffer;
 	size_t filled = 0;
 
 	*ret = 0;
-	if (!ring->consumer)
-		return -EBADF;
-
-	uint64_t at = __atomic_load_n(ring->consumer, __ATOMIC_RELAXED);
-	uint64_t end = __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE);
-
 	while (at < end) {
 		const char *record = ring->data + (at & ring->mask);
 		uint32_t header = __atomic_load_n((const uint32_t *)record, __ATOMIC_ACQUIRE);
@@ -135,11 +87,11 @@ static int ms_until(int64_t deadline)
 	return left > INT_MAX ? INT_MAX : left < 0 && deadline >= 0 ? 0 : left;
 }
 
-int shim_wait(shim *object, int wake, int out, int target, int64_t timeout)
+int shim_wait(int ring, int wake, int out, int target, int64_t timeout)
 {
 	int64_t deadline = deadline_in(timeout);
 	struct pollfd fds[] = {
-		{ .fd = object && object->ring.consumer ? object->ring.fd : -1, .events = POLLIN },
+		{ .fd = ring, .events = POLLIN },
 		{ .fd = wake, .events = POLLIN },
 		{ .fd = out }, /* POLLERR is told unasked */
 		{ .fd = target, .events = POLLIN },

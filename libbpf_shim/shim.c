@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <malloc.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <linux/magic.h>
 #include <linux/membarrier.h>
@@ -14,7 +13,6 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "shim.h"
-#include "ring.h"
 
 static char log_text[1 << 16];
 static size_t log_used;
@@ -42,37 +40,17 @@ size_t shim_log_take(char *buffer, size_t size)
 	return taken;
 }
 
-int shim_open(const void *bytes, size_t size, shim **ret)
+struct bpf_object *shim_open(const void *bytes, size_t size)
 {
 	/* relaxed_maps: a ring's definition names its record in a member of its own. */
 	LIBBPF_OPTS(bpf_object_open_opts, options, .relaxed_maps = true, .object_name = "tracewheel");
-	shim *object = calloc(1, sizeof(*object));
 
-	if (!object)
-		return -ENOMEM;
 #ifdef __GLIBC__
 	/* Give the kernel's BTF, 6 MB, back when it is freed; by default glibc would keep it. */
 	mallopt(M_MMAP_THRESHOLD, 128 * 1024);
 #endif
 	libbpf_set_print(log_print);
-	object->bpf = bpf_object__open_mem(bytes, size, &options);
-	if (!object->bpf) {
-		int error = -errno;
-
-		free(object);
-		return error;
-	}
-	*ret = object;
-	return 0;
-}
-
-void shim_close(shim *object)
-{
-	if (!object)
-		return;
-	ring_close(&object->ring);
-	bpf_object__close(object->bpf);
-	free(object);
+	return bpf_object__open_mem(bytes, size, &options);
 }
 
 /*

@@ -4,19 +4,16 @@
  * less the lines that begin with #, cffi's cdef.
  *
  * Functions return 0 or a negative errno, log nothing themselves, and never call back into Python.
- * Results come through the last parameter, ret. A struct shim belongs to one thread at a time.
+ * Results come through the last parameter, ret. What they are given belongs to one thread at a time.
  */
 #ifndef SHIM_H
 #define SHIM_H
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct shim shim;
-
 size_t shim_log_take(char *buffer, size_t size);
 
-int shim_open(const void *bytes, size_t size, shim **ret);
-void shim_close(shim *object);
+struct bpf_object *shim_open(const void *bytes, size_t size); /* NULL, and errno */
 /* A descriptor of a CPU's software clock, so many ticks a second; -ENODEV: the CPU is offline. */
 int shim_open_clock(int cpu, uint32_t frequency);
 int shim_is_overlay(int fd);         /* 1: of a file on overlayfs */
@@ -25,13 +22,19 @@ int shim_refuses_trampolines(void); /* 1: no fentry or fexit program can be load
 /*
  * Records. shim_read moves whole records, each behind a u64 that gives its length and padded to 8
  * bytes, and stops before one that does not fit: *ret is the number of bytes. shim_wait returns 0
- * when there is something to read, -ETIME after timeout ms (-1: never), -EINTR when the descriptor
- * wake is readable, -EPIPE when the reader of the descriptor out is gone, -ESRCH when the process
- * behind the descriptor target has ended. A descriptor of -1 is left out.
+ * when the descriptor ring has something to read, -ETIME after timeout ms (-1: never), -EINTR when
+ * the descriptor wake is readable, -EPIPE when the reader of the descriptor out is gone, -ESRCH when
+ * the process behind the descriptor target has ended. A descriptor of -1 is left out.
  */
-int shim_ring_open(shim *object, const char *map);
-int shim_read(shim *object, void *buffer, size_t size, size_t *ret);
-int shim_wait(shim *object, int wake, int out, int target, int64_t timeout);
+struct shim_ring {
+	uint64_t *consumer; /* where it has been read to, in a page that the kernel looks at */
+	const uint64_t *producer;
+	const char *data;
+	uint64_t mask; /* of an offset in the data */
+};
+
+int shim_read(const struct shim_ring *ring, void *buffer, size_t size, size_t *ret);
+int shim_wait(int ring, int wake, int out, int target, int64_t timeout);
 
 /* Add up the CPUs' values of each element, structs of u64; their sums lie side by side then. */
 void shim_sum(void *values, uint32_t count, uint32_t value_size);

@@ -21,12 +21,12 @@ MOST_OF_OTHERS = 8 << 20
 
 def in_the_kernel(pid: int) -> int:
     """Return the bytes of all maps that a process holds."""
-    found = 0
+    found = {}  # by id: a map may have several descriptors
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            held = re.findall(r"memlock:\s*(\d+)\nmap_id:", info.read_text())
-            found += sum(map(int, held))
-    return found
+            for held, number in re.findall(r"memlock:\s*(\d+)\nmap_id:\s*(\d+)", info.read_text()):
+                found[number] = int(held)
+    return sum(found.values())
 
 
 def resident(pid: int) -> int:

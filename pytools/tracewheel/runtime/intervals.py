@@ -8,7 +8,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from tracewheel._shim import ffi, lib
+from tracewheel._shim import lib
 from tracewheel.runtime.errors import say
 from tracewheel.runtime.output import ReaderGone
 
@@ -34,7 +34,7 @@ def wait(
         seconds = min(seconds, _SLICE_S)  # a signal between two waits tells of itself by no more
     left = -1 if seconds == math.inf else max(0, math.ceil(seconds * 1000))
     status: int = lib.shim_wait(
-        session.handle if for_records else ffi.NULL,
+        session.ring.fd if session.ring and for_records else -1,
         stop.wake,
         output.watched if output else -1,
         session.target,

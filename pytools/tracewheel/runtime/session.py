@@ -124,12 +124,10 @@ class Opened:
     """A BPF object, opened, perhaps loaded. Needs no privilege until it is loaded."""
 
     def __init__(self, data: bytes) -> None:
-        ret = ffi.new("shim **")
-        error = lib.shim_open(data, len(data), ret)
-        if error:
-            raise kernel.explain_failure("cannot open the BPF object", error, take_log())
-        self.handle = ret[0]
-        self._btf = lib.bpf_object__btf(self.handle.bpf)
+        self.handle = lib.shim_open(data, len(data))
+        if not self.handle:
+            raise kernel.explain_failure("cannot open the BPF object", -ffi.errno, take_log())
+        self._btf = lib.bpf_object__btf(self.handle)
         self._links: list[Any] = []
 
     def detach(self) -> None:
@@ -140,7 +138,7 @@ class Opened:
     def close(self) -> None:
         """Detach and unload everything."""
         self.detach()
-        lib.shim_close(self.handle)
+        lib.bpf_object__close(self.handle)
         self.handle = ffi.NULL
 
     def programs(self) -> list[Program]:
@@ -170,7 +168,7 @@ class Opened:
 
     def _each(self, following: Any) -> Iterator[Any]:
         each = ffi.NULL
-        while each := following(self.handle.bpf, each):
+        while each := following(self.handle, each):
             yield each
 
     def _struct_of(self, map_name: str, member: str) -> str:
@@ -267,9 +265,29 @@ class Opened:
         return 0 if link else -ffi.errno
 
 
+class Ring:
+    """A ring buffer as lib.shim_read takes it: mapped while this lives."""
+
+    def __init__(self, found: Any) -> None:
+        import mmap
+
+        page, size = os.sysconf("SC_PAGESIZE"), lib.bpf_map__max_entries(found)
+        self.fd: int = lib.bpf_map__fd(found)
+        try:
+            self._areas = (
+                ffi.from_buffer(mmap.mmap(self.fd, page)),
+                ffi.from_buffer(mmap.mmap(self.fd, page + size, prot=mmap.PROT_READ, offset=page)),
+            )
+        except OSError as error:
+            raise BpfError(f"cannot map the ring buffer: {error.strerror}") from None
+        consumer, producer = (ffi.cast("uint64_t *", area) for area in self._areas)
+        data = ffi.cast("char *", self._areas[1]) + page
+        self.memory = ffi.new("struct shim_ring *", (consumer, producer, data, size - 1))
+
+
 def find_program(handle: Any, name: str) -> Any:
     """Return a program of an object; libbpf would not survive NULL."""
-    found = lib.bpf_object__find_program_by_name(handle.bpf, name.encode())
+    found = lib.bpf_object__find_program_by_name(handle, name.encode())
     if not found:
         raise BpfError(f"no program {name}")
     return found
@@ -277,7 +295,7 @@ def find_program(handle: Any, name: str) -> Any:
 
 def find_map(handle: Any, name: str) -> Any:
     """Return a map of an object, or that behind a section; libbpf would not survive NULL."""
-    found = lib.bpf_object__find_map_by_name(handle.bpf, name.encode())
+    found = lib.bpf_object__find_map_by_name(handle, name.encode())
     if not found:
         raise BpfError(f"no map {name}")
     return found
@@ -363,6 +381,7 @@ class Session:
         self.missing: list[Program] = []  # optional programs that could not be attached
         self._host_ids: dict[int, int] = {}
         self.prober: Prober | None = None
+        self.ring: Ring | None = None
         self.started = kernel.boot_time_ns()
         self.ended = 0  # monotonic, ns
         self._clocks = 0  # CPUs on which a clock runs the program
@@ -405,6 +424,7 @@ class Session:
             self.target = -1
 
     def _unload(self) -> None:
+        self.ring = None
         if self.opened:
             self.opened.close()
             self.opened = None
@@ -427,11 +447,8 @@ class Session:
         if error:
             raise kernel.explain_failure(f"cannot trace with {self.name}", error, self.log)
         self.taken = rungs
-        ring = [m for m in self.maps.values() if m.type == _RINGBUF]
-        if ring:
-            error = lib.shim_ring_open(self.handle, ring[0].name.encode())
-            if error:
-                raise BpfError(f"cannot map the ring buffer: {os.strerror(-error)}")
+        for name in (m.name for m in self.maps.values() if m.type == _RINGBUF):
+            self.ring = Ring(find_map(self.handle, name))
         self.prober = self._new_prober(rungs)
         if self.prober:
             self.prober.begin()
@@ -506,7 +523,7 @@ class Session:
             autoload(handle, program.name, program in wanted)
         values = self._configure()
         refused = ""
-        error: int = lib.bpf_object__load(handle.bpf)
+        error: int = lib.bpf_object__load(handle)
         if error == -errno.ESRCH and self._find_absent(wanted):
             return self._retry(rungs)
         self.started = kernel.boot_time_ns()

@@ -194,7 +194,8 @@ class Reader:
     def read(self) -> int:
         """Fill the buffer, return how many bytes of it are used; 0: the ring is empty."""
         while True:
-            error = lib.shim_read(self.session.handle, self.buffer, _BATCH, self._used)
+            assert self.session.ring
+            error = lib.shim_read(self.session.ring.memory, self.buffer, _BATCH, self._used)
             if error:
                 raise BpfError(f"cannot read the ring buffer: {os.strerror(-error)}")
             used: int = self._used[0]
