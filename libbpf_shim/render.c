@@ -520,9 +520,6 @@ static int put_value(struct text *out, const struct record *record,
 	case SHIM_SIGNED:
 		put_signed(out, number);
 		break;
-	case SHIM_HEX:
-		put_format(out, "0x%" PRIx64, value);
-		break;
 	case SHIM_OCTAL:
 		put_format(out, "%04" PRIo64, value);
 		break;

@@ -48,7 +48,6 @@ void shim_settle(void); /* wait until no program runs that runs now */
 enum shim_kind {
 	SHIM_UNSIGNED,
 	SHIM_SIGNED,
-	SHIM_HEX,
 	SHIM_OCTAL,
 	SHIM_RESULT,  /* a result, -1 where it is an errno; INT64_MAX: there is none */
 	SHIM_ERRNO,   /* the errno's name from the table, 0 where there is none */

@@ -163,17 +163,17 @@ def test_each_rung_traces(trace: Any, tool_name: str) -> None:
     if getattr(tool, "judges", ""):
         enabling["pid"] = os.getpid()
     session = Session(tool_name, Request(tool, enabling))
-    attempts = [attempt for attempt in session.attempts() if not attempt.error]
+    attempts = [(ladder, rung) for ladder, rung, error in session.attempts() if not error]
     ladders = dict(session.ladders)
     session.close()
     required = Session(tool_name, Request(tool, {}))
     required.close()
 
-    assert set(required.ladders) <= {attempt.ladder for attempt in attempts}
+    assert set(required.ladders) <= {ladder for ladder, _ in attempts}
     # One start forces a rung of each ladder that is always climbed.
     starts: dict[Any, list[str]] = {}
     for ladder in ladders:
-        rungs = [attempt.rung for attempt in attempts if attempt.ladder == ladder]
+        rungs = [rung for what, rung in attempts if what == ladder]
         for number, rung in enumerate(rungs):
             key = number if ladder in required.ladders else (ladder, number)
             options = [] if ladder in required.ladders else flags_for(tool, ladder)

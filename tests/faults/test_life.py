@@ -151,7 +151,7 @@ def test_closed_descriptors(run: Any, tool_name: str, closed: str) -> None:
         tool.ended()
 
     assert 0 == tool.code
-    assert tool.summary["losses"] == {}
+    assert {} == tool.losses
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tracewheel._version import __version__
 from tracewheel.runtime.errors import BpfError, UsageError, say
 from tracewheel.runtime.shapes import WITH_INTERVALS, Shape, Stacks, Stream, module_of
 
@@ -43,18 +45,8 @@ def load_tool(name: str) -> tuple[Shape, str]:
     return module.tool, (module.__doc__ or "").strip()
 
 
-def version() -> str:
-    """Return the version that was baked in at the build."""
-    from tracewheel import _version
-
-    return str(_version.__version__)
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Format at a fixed width: to ask the terminal would import shutil for every run."""
-
-    def __init__(self, prog: str, width: int = 80) -> None:
-        super().__init__(prog, width=width)
+# At a fixed width: to ask the terminal would import shutil for every run.
+_formatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=80)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -103,12 +95,12 @@ def parser(name: str) -> argparse.ArgumentParser:
         description=description,
         epilog=f"{_columns(tool)}examples:\n{examples}\n\noverhead:\n  {tool.overhead}\n\n"
         + f"{_COMMAND.format(name=name)}\n\n{_EXIT}",
-        formatter_class=_Formatter,
+        formatter_class=_formatter,
         add_help=False,
         allow_abbrev=False,
     )
     ret.add_argument(*(["-h"] if short_help else []), "--help", action="help", help="show this")
-    ret.add_argument("--version", action="version", version=f"{name} (tracewheel) {version()}")
+    ret.add_argument("--version", action="version", version=f"{name} (tracewheel) {__version__}")
     for option in options:
         settings: dict[str, Any] = {"dest": option.dest, "help": option.help or argparse.SUPPRESS}
         if option.parse:
@@ -138,11 +130,6 @@ def parser(name: str) -> argparse.ArgumentParser:
 def _parse(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     values = vars(parser(name).parse_args(arguments))
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def _banner(tool: Shape, name: str) -> str:
-    what = name if isinstance(tool, Stream) else tool.title
-    return f"Tracing {what}... Hit Ctrl-C to end."
 
 
 def run_tool(name: str, arguments: Sequence[str]) -> int:
@@ -197,7 +184,8 @@ def _trace(name: str, values: dict[str, Any], command: Command | None = None) ->
                     say(f"{name}: {ladder} by {rung}: {told}")
             if kernel.in_pid_namespace():
                 say(f"{name}: in a PID namespace: -p takes its ids, rows show those of the host")
-            say(_banner(tool, name))
+            what = name if isinstance(tool, Stream) else tool.title
+            say(f"Tracing {what}... Hit Ctrl-C to end.")
             if command:
                 command.go()
             try:
@@ -231,7 +219,7 @@ def _tracewheel_parser() -> argparse.ArgumentParser:
         epilog=f"tools:\n{tools}\n\ndoctor tells how each tool would trace on this kernel.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    ret.add_argument("--version", action="version", version=f"tracewheel {version()}")
+    ret.add_argument("--version", action="version", version=f"tracewheel {__version__}")
     ret.add_argument("command", metavar="TOOL|doctor", help="what to run; options may follow")
     return ret
 

@@ -21,12 +21,11 @@ def explain(name: str, tool: Shape, request: Request) -> int:
     """Print each ladder of a tool, which rung holds and why others do not."""
     holds: dict[str, bool] = {}
     with contextlib.closing(Session(name, request)) as session:
-        for attempt in session.attempts():
-            note = tool.rungs.get(f"{attempt.ladder}__{attempt.rung}", "")
-            state = attempt.error or ("holds" if holds.get(attempt.ladder) else "taken")
-            holds[attempt.ladder] = not attempt.error or holds.get(attempt.ladder, False)
-            line = f"{name}: {attempt.ladder} by {attempt.rung}: {state}"
-            print(line + (f" ({note})" if note else ""))
+        for ladder, rung, error in session.attempts():
+            note = tool.rungs.get(f"{ladder}__{rung}", "")
+            state = error or ("holds" if holds.get(ladder) else "taken")
+            holds[ladder] = not error or holds.get(ladder, False)
+            print(f"{name}: {ladder} by {rung}: {state}" + (f" ({note})" if note else ""))
     return 0 if all(holds.values()) else kernel.explain_failure(name, -errno.EPERM, "").code
 
 

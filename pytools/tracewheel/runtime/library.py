@@ -11,14 +11,9 @@ from tracewheel.runtime.options import Request, options_of
 from tracewheel.runtime.shapes import Stream, module_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tracewheel.runtime.session import Session
-
-
-_OPERANDS: dict[str, Callable[[str], Any]] = {
-    "count": lambda text: kernel.parse_count(text, 1),
-}
 
 
 class Tracing:
@@ -94,8 +89,8 @@ class Tool:
         options = {option.dest: option for option in options_of(self.shape)}
         parsed: dict[str, Any] = {}
         for name, value in values.items():
-            if name in _OPERANDS and not isinstance(self.shape, Stream):
-                parsed[name] = _OPERANDS[name](str(value))
+            if name == "count" and not isinstance(self.shape, Stream):
+                parsed[name] = kernel.parse_count(str(value), 1)
                 continue
             if name not in options:
                 raise UsageError(f"{self.name} has no option {name!r}")

@@ -98,7 +98,7 @@ def _request_letters(flags: int) -> str:
     return "F" * ("PREFLUSH" in names) + operation + tail
 
 
-def _later(module: str, name: str) -> Callable[..., Any]:
+def later(module: str, name: str) -> Callable[..., Any]:
     """Return a function that is imported when it is called."""
     return lambda *args: getattr(import_module(f"tracewheel.runtime.{module}"), name)(*args)
 
@@ -137,8 +137,8 @@ TABLES = {
     "request_flags": ("name", Names(dict, _request_flags)),
     "rwbs": ("name", Names(dict, _request_letters)),
     "user": ("name", Names(dict, user_name)),
-    "syscall": ("name", Names(_later("syscalls", "names"), _later("syscalls", "name"))),
-    "container": ("name", Names(dict, _later("containers", "label"))),
+    "syscall": ("name", Names(later("syscalls", "names"), later("syscalls", "name"))),
+    "container": ("name", Names(dict, later("containers", "label"))),
 }
 
 

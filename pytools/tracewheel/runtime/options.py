@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracewheel.runtime import glob, kernel
 from tracewheel.runtime.errors import UsageError
+from tracewheel.runtime.meaning import later
 from tracewheel.runtime.shapes import (
     WITH_COLUMNS,
     WITH_INTERVALS,
@@ -22,7 +23,7 @@ from tracewheel.runtime.shapes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 _TIMES = (
     Column("TIME(s)", "time", 14, kind="seconds", hidden=True),
@@ -66,11 +67,6 @@ def _name(text: str) -> str:
     return text
 
 
-def _later(module: str, name: str) -> Callable[[str], Any]:
-    """Return a parser that is imported when it is needed."""
-    return lambda text: getattr(import_module(f"tracewheel.runtime.{module}"), name)(text)
-
-
 def _cgroup(value: tuple[int, int]) -> dict[str, int]:
     return {"filter_cgroup": value[0], "filter_cgroup_level": value[1]}
 
@@ -87,7 +83,7 @@ _WHO = (
     Option(("--cgroup",), "only processes in this cgroup or below it", kernel.parse_cgroup,
            "PATH|ID", sets=_cgroup),
     Option(("--container",), "only processes in this container, or systemd unit",
-           _later("containers", "parse_container"), "NAME|ID", sets=_cgroup),
+           later("containers", "parse_container"), "NAME|ID", sets=_cgroup),
 )  # fmt: skip
 _SELF = Option(("--self",), "include this tool's own events")
 _OUTPUT = (
@@ -119,16 +115,16 @@ _STACK = Option(("--stack",), "show the kernel and user frames of each event",
 _FILES = ("flame", "folded", "speedscope")
 _FOLDED = tuple(
     Option((f"--{name}",), f"count by stack and write {what} in the end; - instead of rows",
-           _later("output", "parse_target"), "FILE")
+           later("output", "parse_target"), "FILE")
     for name, what in zip(_FILES, ("a flame graph (SVG)", "folded stacks", "a speedscope profile"))
 )  # fmt: skip
 _REPORTS = (
     Option(("--heatmap",), "draw the intervals as a heat map (SVG) in the end",
-           _later("output", "parse_target"), "FILE"),
+           later("output", "parse_target"), "FILE"),
     Option(("--baseline",), "compare with what --json wrote at another time",
-           _later("compare", "parse_baseline"), "FILE"),
+           later("compare", "parse_baseline"), "FILE"),
     Option(("--alert",), "exit with 10 if a report has, say, 'p99>10ms'; also with pNN, max, avg, "
-           "count; may be repeated", _later("compare", "parse_condition"), "CLAIM", repeat=True),
+           "count; may be repeated", later("compare", "parse_condition"), "CLAIM", repeat=True),
 )  # fmt: skip
 _BY_STACK = (
     Option(("-u", "--user-stacks"), "take the stacks of programs, too", sets="user_stacks"),
@@ -317,23 +313,16 @@ class Request:
         shown = {header for option, _ in self.given() for header in option.shows}
         hidden = {header for option, _ in self.given() for header in option.hides}
         if not isinstance(self.tool, Stream):  # others have no column that nobody fills
-            every = tuple(
-                c for c in every if c.header not in hidden and (c.header in shown or not c.hidden)
-            )
+            every = tuple(c for c in every if c.header in shown or not c.hidden)
+            every = tuple(c for c in every if c.header not in hidden)
         if self.values.get("columns") is not None:
-            names = {
-                "seconds" if column.header == "TIME(s)" else column.name: column for column in every
-            }
+            names = {"seconds" if c.header == "TIME(s)" else c.name: c for c in every}
             wanted = [name.strip().lower() for name in self.values["columns"].split(",")]
             unknown = [name for name in wanted if name not in names]
             if unknown:
                 raise UsageError(f"no column {unknown[0]!r}: there are {', '.join(names)}")
             return tuple(names[name] for name in wanted)
-        stacks = {column.header for column in _STACKS}
-        return tuple(
-            column
-            for column in every
-            if column.header in shown
-            or not column.hidden
-            or (self.verbose and column.header not in stacks and column not in _TIMES)
-        )
+        if self.verbose:
+            unasked = {column.header for column in (*_STACKS, *_TIMES)}
+            shown |= {column.header for column in every} - unasked
+        return tuple(c for c in every if c.header in shown or not c.hidden)

@@ -83,11 +83,8 @@ class Output:
         self._deadline: float | None = None  # once a stop is asked for
         self._gave_up = False
         try:
-            self.fd = (
-                1
-                if path is None
-                else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            )
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self.fd = 1 if path is None else os.open(path, flags, 0o644)
             mode = os.fstat(self.fd).st_mode
             if fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
                 raise BpfError("output: standard output is closed")

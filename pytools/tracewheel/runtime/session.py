@@ -77,17 +77,6 @@ class Program(NamedTuple):
     is_uprobe: bool  # attached to functions of files, by the session's prober
 
 
-class Attempt(NamedTuple):
-    """How a rung did: the error is None when it holds."""
-
-    ladder: str
-    rung: str
-    error: str | None
-
-
-_NAMES = lib.bpf_program__name, lib.bpf_program__section_name
-
-
 def text(pointer: Any) -> str:
     """Return a C string, or nothing for NULL."""
     return ffi.string(pointer).decode() if pointer else ""
@@ -145,7 +134,8 @@ class Opened:
         """Return the programs that trace, in the order of the source."""
         found = []
         for each in self._each(lib.bpf_object__next_program):
-            name, section = (text(get(each)) for get in _NAMES)
+            name = text(lib.bpf_program__name(each))
+            section = text(lib.bpf_program__section_name(each))
             if not section.startswith("iter/"):
                 optional = not lib.bpf_program__autoload(each)
                 is_uprobe = section in ("uprobe", "uretprobe")
@@ -470,11 +460,8 @@ class Session:
         if ladder in self._forced:
             return [self._forced[ladder]]
         rungs = self.ladders[ladder]
-        trampolines = {
-            p.rung
-            for p in self.programs
-            if p.ladder == ladder and p.section.startswith(("fentry/", "fexit/"))
-        }
+        programs = (p for p in self.programs if p.ladder == ladder)
+        trampolines = {p.rung for p in programs if p.section.startswith(("fentry/", "fexit/"))}
         if trampolines and lib.shim_refuses_trampolines():
             rungs = [rung for rung in rungs if rung not in trampolines] or rungs
         return rungs
@@ -492,24 +479,21 @@ class Session:
         self.opened = Opened(self._data)
         return self._try(rungs)
 
-    def attempts(self) -> Iterator[Attempt]:
-        """Try every rung by itself, for --explain and for the tests."""
+    def attempts(self) -> Iterator[tuple[str, str, str | None]]:
+        """Try every rung by itself; yield ladder, rung, and the error or None where it holds."""
         for ladder, rungs in self.ladders.items():
             for rung in rungs:
                 error = self._retry({ladder: rung})
                 prober = None if error else self._new_prober({ladder: rung})
                 if prober:
                     error = prober.trial()
-                yield Attempt(ladder, rung, self._last_words(error) if error else None)
+                yield ladder, rung, self._last_words(error) if error else None
 
     def _last_words(self, error: int) -> str:
         """Return the verifier's last line that means something, behind the errno's text."""
-        lines = [line.strip() for line in self.log.splitlines()]
-        words = [
-            line
-            for line in lines
-            if line and not line.startswith(("libbpf:", "processed", "--", "verification time"))
-        ]
+        noise = ("libbpf:", "processed", "--", "verification time")
+        lines = map(str.strip, self.log.splitlines())
+        words = [line for line in lines if line and not line.startswith(noise)]
         return os.strerror(-error) + (f": {words[-1]}" if words else "")
 
     def _try(self, rungs: dict[str, str]) -> int:
@@ -661,10 +645,8 @@ class Session:
             if summed:
                 lib.shim_sum(values, count[0], m.value_size)
             for i in range(count[0]):
-                yield (
-                    bytes(ffi.buffer(keys + i * m.key_size, m.key_size)),
-                    bytes(ffi.buffer(values + i * m.value_size, m.value_size)),
-                )
+                key, value = keys + i * m.key_size, values + i * m.value_size
+                yield ffi.buffer(key, m.key_size)[:], ffi.buffer(value, m.value_size)[:]
 
     def global_value(self, name: str) -> int:
         """Return what the programs have made of a global variable."""
@@ -677,11 +659,8 @@ class Session:
         Those are counters NAME_lost, skipped runs of programs, and samples that were not taken.
         """
         assert self.opened
-        losses = {
-            name[: -len("_lost")]: self.global_value(name)
-            for name in self.variables
-            if name.endswith("_lost")
-        }
+        counters = [name for name in self.variables if name.endswith("_lost")]
+        losses = {name.removesuffix("_lost"): self.global_value(name) for name in counters}
         taken = (p for p in self.programs if self.taken.get(p.ladder) == p.rung)
         losses["skipped"] = sum(self.opened.missed(program) for program in taken)
         losses["unsampled"] = self._unsampled() if self._clocks else 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import struct
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -98,7 +99,7 @@ class Reader:
 
     def _read_sums(self) -> dict[bytes, tuple[int, int]]:
         name, counter = self._tool.sums, self._session.global_value
-        sums = {key: _numbers(value) for key, value in self._session.read_map(name)}
+        sums = {key: struct.unpack("<QQ", value) for key, value in self._session.read_map(name)}
         sums[b""] = counter(f"{name}_unsummed"), counter(f"{name}_lost")  # of whom is not known
         return sums
 
@@ -147,10 +148,6 @@ class Reader:
         names = [self._name_of(pid, each, self._offsets) for each in frames.get(stack, ())]
         own = [i for i, name in enumerate(names[:_OWN_FRAMES]) if name.startswith(_TRACED)]
         return tuple(names[own[0] :] if own and pid == KERNEL else names) or (LOST,)
-
-
-def _numbers(value: bytes) -> tuple[int, int]:
-    return int.from_bytes(value[:8], "little"), int.from_bytes(value[8:16], "little")
 
 
 def _is_parted(stack: Stack, request: Request) -> bool:

@@ -8,6 +8,7 @@ import errno
 import functools
 import math
 import os
+import struct
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -260,9 +261,7 @@ def frame(record: bytes | memoryview) -> bytes:
 
 def part_of(record: memoryview, member: Member, size: int) -> tuple[bytes, int]:
     """Return the bytes of a struct ev_part and its state, of enum ev_state."""
-    at = int.from_bytes(record[member.offset : member.offset + 4], "little")
-    length = int.from_bytes(record[member.offset + 4 : member.offset + 6], "little")
-    state = int.from_bytes(record[member.offset + 6 : member.offset + 8], "little")
+    at, length, state = struct.unpack_from("<IHH", record, member.offset)
     return bytes(record[size + at : size + at + length]), state
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,8 +52,7 @@ def tasks(handle: Any) -> list[Task]:
 
 def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
     """Return the ids that BPF programs see, for ids of processes or threads as /proc gives them."""
-    lister = Opened(data)
-    try:
+    with contextlib.closing(Opened(data)) as lister:
         for program in lister.programs():
             autoload(lister.handle, program.name, False)
         enable(lister.handle)
@@ -60,8 +60,6 @@ def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
         if error:
             raise kernel.explain_failure("cannot list processes", error, take_log())
         known = {task.tid_here: task.tid for task in tasks(lister.handle)}
-    finally:
-        lister.close()
     for each in ids:
         if each not in known:
             raise TargetGone(f"cannot trace process {each}: it has ended")
