@@ -129,7 +129,8 @@ def emulate(
     arguments = [
         "qemu-system-x86_64",
         *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"),
-        *("-smp", str(options.cpus), "-m", str(options.mem)),
+        # Some could come later: per-CPU maps have room for all that are possible.
+        *("-smp", f"{options.cpus},maxcpus={options.cpus + 2}", "-m", str(options.mem)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-kernel", str(kernel.image), "-initrd", str(work / "initramfs")),
         "-append",
