@@ -421,7 +421,7 @@ class Session:
 
     @property
     def handle(self) -> Any:
-        """The object as the shim knows it."""
+        """The object as libbpf knows it."""
         assert self.opened
         return self.opened.handle
 
