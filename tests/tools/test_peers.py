@@ -40,7 +40,8 @@ class Peer:
     def __init__(self, tool: str, *arguments: str) -> None:
         self._terminal, end = pty.openpty()
         assert PEERS
-        command = Peers(Path(PEERS), {}).command(f"sbin/{tool}-libbpf", *arguments)
+        program = "bin/bpftrace" if tool == "bpftrace" else f"sbin/{tool}-libbpf"
+        command = Peers(Path(PEERS), {}).command(program, *arguments)
         self._process = subprocess.Popen(command.argv, stdout=end, stderr=end)
         os.close(end)
         self.out = ""
@@ -207,6 +208,24 @@ def test_tcpconnect(trace: Any, peer: Any) -> None:
     assert {0, -errno.ECONNREFUSED, -errno.ENETUNREACH} == {ret for _, _, ret in results}
     sent = [(to, str(port)) for to, port, _ in results if to != NOWHERE]
     assert sent == [(row[-2], row[-1]) for row in rows]
+
+
+def test_biosnoop(trace: Any, peer: Any, disk: Any) -> None:
+    """Ours and bpftrace show the same reads in the same order; libbpf-tools' does not load."""
+    major, minor = divmod(os.stat(disk.path).st_rdev, 256)
+    script = (
+        f"tracepoint:block:block_rq_complete /args->dev == {major << 20 | minor}/ "
+        '{ printf("%d %d\\n", args->sector, args->nr_sector * 512); }'
+    )
+    theirs = peer("Attached", "bpftrace", "-e", script)
+    ours = trace("biosnoop", "-d", disk.name, "--pid", str(os.getpid()), "--json")
+    disk.read(FILES)
+    ours.end()
+    rows = [tuple(map(int, line)) for line in theirs.end() if len(line) == 2 and line[0].isdigit()]
+
+    expected = [(8 * at, disk.BLOCK) for at in range(FILES)]
+    assert expected == [(row["sector"], row["bytes"]) for row in ours.json]
+    assert expected == rows
 
 
 def test_bashreadline(trace: Any, peer: Any) -> None:
