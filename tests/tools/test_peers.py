@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Beside a tool of libbpf-tools ours shows the same work; where it shows more, that is so."""
+"""Beside tools of others ours show the same work; where they show more, that is so."""
 
 from __future__ import annotations
 
@@ -35,14 +35,19 @@ LOOPBACK, NOWHERE = "127.0.0.1", "255.255.255.255"
 
 
 class Peer:
-    """A tool of libbpf-tools at work, on a terminal, so that it shows each line at once."""
+    """Another tool at work, on a terminal, so that it shows each line at once."""
 
     def __init__(self, tool: str, *arguments: str) -> None:
         self._terminal, end = pty.openpty()
         assert PEERS
-        program = "bin/bpftrace" if tool == "bpftrace" else f"sbin/{tool}-libbpf"
-        command = Peers(Path(PEERS), {}).command(program, *arguments)
-        self._process = subprocess.Popen(command.argv, stdout=end, stderr=end)
+        peers = Peers(Path(PEERS), {})
+        if tool.endswith("-bpfcc"):
+            command = peers.bcc(tool, *arguments)
+        else:
+            program = "bin/bpftrace" if tool == "bpftrace" else f"sbin/{tool}-libbpf"
+            command = peers.command(program, *arguments)
+        environment = {**os.environ, **command.environment}
+        self._process = subprocess.Popen(command.argv, stdout=end, stderr=end, env=environment)
         os.close(end)
         self.out = ""
         self._waited = False
@@ -118,6 +123,23 @@ def test_syscount(trace: Any, peer: Any, tmp_path: Path) -> None:
         expected = {"getpgid": None if options else CALLS, "rmdir": FAILURES}
         assert expected == {name: found.get(name) for name in expected}
         assert expected == {name: shown.get(name) for name in expected}
+
+
+def test_syscount_beside_bcc_and_bpftrace(trace: Any, peer: Any) -> None:
+    """All three count the same calls."""
+    pid = str(os.getpid())
+    script = f"tracepoint:syscalls:sys_enter_getpgid /pid == {pid}/ {{ @ = count(); }}"
+    getpgid = ctypes.CDLL(None).getpgid
+    bcc = peer("Tracing", "syscount-bpfcc", "-p", pid)
+    bpftrace = peer("Attached", "bpftrace", "-e", script)
+    ours = trace("syscount", "-p", pid, "--json")
+    for _ in range(CALLS):
+        getpgid(0)
+    ours.end()
+
+    assert [CALLS] == [row["count"] for row in ours.json if row["syscall"] == "getpgid"]
+    assert [["getpgid", str(CALLS)]] == [line for line in bcc.end() if line[:1] == ["getpgid"]]
+    assert [["@:", str(CALLS)]] == [line for line in bpftrace.end() if line[:1] == ["@:"]]
 
 
 def test_vfsstat(trace: Any, peer: Any, tmp_path: Path) -> None:
