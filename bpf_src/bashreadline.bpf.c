@@ -8,6 +8,7 @@ struct command {
 	ev_time time;
 	__u32 pid;
 	ev_uid uid;
+	ev_cgroup cgroup;
 	ev_comm comm;
 	ev_text command;
 };
@@ -33,6 +34,7 @@ int BPF_KRETPROBE(command__uretprobe, const char *line)
 	command->time = bpf_ktime_get_boot_ns();
 	command->pid = pid_tgid >> 32;
 	command->uid = bpf_get_current_uid_gid();
+	command->cgroup = current_cgroup();
 	bpf_get_current_comm(command->comm, sizeof(command->comm));
 	put_user_string(draft, &command->command, line);
 	if (glob_filtered_out(draft->tail, command->command.length))

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -288,6 +290,41 @@ def test_live_execs(cgroups: Any, trace: Any, rung: str) -> None:
 
     assert [(inside.stat().st_ino, BARE[:12])] * 2 * PRIME == [
         (each["cgroup"], each["container"]) for each in tool.json
+    ]
+
+
+def test_live_connects(cgroups: Any, trace: Any) -> None:
+    """Connects show in which container they were made."""
+    inside = cgroups(f"test.slice/docker-{BARE}.scope")
+    connect = f"[socket.socket().connect_ex(('127.0.0.1', 9)) for _ in range({PRIME})]"
+    tool = trace("tcpconnect", "--json", "-v", "--port", "9")
+    command = [sys.executable, "-c", f"import socket; {connect}"]
+    subprocess.run(command, preexec_fn=enter(inside), check=True)
+    tool.end()
+
+    assert [(inside.stat().st_ino, BARE[:12])] * PRIME == [
+        (each["cgroup"], each["container"]) for each in tool.json
+    ]
+
+
+def test_live_lines(cgroups: Any, trace: Any) -> None:
+    """Lines show in which container they were typed."""
+    inside = cgroups(f"test.slice/docker-{BARE}.scope")
+    tool = trace("bashreadline", "--json", "-v")
+    pid, terminal = pty.fork()
+    if not pid:
+        enter(inside)()
+        os.execv("/bin/bash", ["bash", "--norc", "--noprofile", "-i"])
+    os.write(terminal, b": typed\r" * PRIME + b"exit\r")
+    with contextlib.suppress(OSError):  # EIO: it has ended
+        while os.read(terminal, 4096):
+            pass
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    tool.end()
+
+    assert [(inside.stat().st_ino, BARE[:12])] * (PRIME + 1) == [
+        (each["cgroup"], each["container"]) for each in tool.json if each["pid"] == pid
     ]
 
 

@@ -23,6 +23,7 @@ tool = Stream(
         Option(("-t", "--timestamps"), "show the date and milliseconds too", renumbers="TIME"),
         Option(("-U", "--print-uid"), "show the user's id", shows=("UID",)),
     ),
+    container=True,
     uprobes=Uprobes(
         # Where readline itself is probed, it has to be called first: a shell that waits has.
         functions=(("readline_internal_teardown", "readline"),),

@@ -66,6 +66,7 @@ tool = Stream(
     ),
     short={"uid": "-u"},
     stack=True,
+    container=True,
     examples=(
         ("tcpconnect", "trace all connects"),
         ("tcpconnect -p", "with local ports"),
