@@ -39,8 +39,6 @@ int32_t btf__find_by_name_kind(const struct btf *btf, const char *name, uint32_t
 const struct btf_type *btf__type_by_id(const struct btf *btf, uint32_t id);
 const char *btf__name_by_offset(const struct btf *btf, uint32_t offset);
 int64_t btf__resolve_size(const struct btf *btf, uint32_t id);
-bool btf_is_const(const struct btf_type *type);
-bool btf_is_volatile(const struct btf_type *type);
 bool btf_is_mod(const struct btf_type *type);
 bool btf_is_typedef(const struct btf_type *type);
 bool btf_is_struct(const struct btf_type *type);
@@ -72,10 +70,8 @@ int bpf_map__set_max_entries(struct bpf_map *map, uint32_t entries);
 const void *bpf_map__initial_value(struct bpf_map *map, size_t *size);
 int bpf_map__fd(const struct bpf_map *map);
 
-struct bpf_program *bpf_object__next_program(const struct bpf_object *object,
-					     struct bpf_program *program);
-struct bpf_program *bpf_object__find_program_by_name(const struct bpf_object *object,
-						     const char *name);
+struct bpf_program *bpf_object__next_program(const struct bpf_object *, struct bpf_program *);
+struct bpf_program *bpf_object__find_program_by_name(const struct bpf_object *, const char *name);
 const char *bpf_program__name(const struct bpf_program *program);
 const char *bpf_program__section_name(const struct bpf_program *program);
 bool bpf_program__autoload(const struct bpf_program *program);
@@ -89,10 +85,9 @@ struct bpf_kprobe_multi_opts {
 	...;
 };
 struct bpf_link *bpf_program__attach(const struct bpf_program *program);
-struct bpf_link *bpf_program__attach_kprobe_multi_opts(const struct bpf_program *program,
-						       const char *pattern,
-						       const struct bpf_kprobe_multi_opts *options);
-struct bpf_link *bpf_program__attach_uprobe(const struct bpf_program *program, bool returns, int pid,
+struct bpf_link *bpf_program__attach_kprobe_multi_opts(const struct bpf_program *, const char *,
+						       const struct bpf_kprobe_multi_opts *);
+struct bpf_link *bpf_program__attach_uprobe(const struct bpf_program *, bool returns, int pid,
 					    const char *path, size_t offset);
 struct bpf_link *bpf_program__attach_perf_event(const struct bpf_program *program, int fd);
 struct bpf_link *bpf_program__attach_iter(const struct bpf_program *program, const void *options);
@@ -109,5 +104,5 @@ int bpf_map_get_next_key(int fd, const void *key, void *next_key);
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
 int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags);
 int bpf_map_lookup_batch(int fd, void *from, void *to, void *keys, void *values, uint32_t *count,
-			 const void *options);
+			 const void *);
 int bpf_map_delete_batch(int fd, const void *keys, uint32_t *count, const void *options);

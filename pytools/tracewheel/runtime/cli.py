@@ -84,6 +84,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     """Return the parser of a command, from which its help and its manual are made too."""
     if name == "tracewheel":
         return _tracewheel_parser()
+    from tracewheel.runtime import kernel
     from tracewheel.runtime.options import options_of
 
     tool, description = load_tool(name)
@@ -113,15 +114,11 @@ def parser(name: str) -> argparse.ArgumentParser:
             settings.update(action="store_const", const=True)
         ret.add_argument(*option.flags, **settings)
     if isinstance(tool, WITH_INTERVALS):
-        from tracewheel.runtime import kernel
-
         ret.add_argument("every", metavar="interval", nargs="?", type=kernel.parse_seconds,
                          help="seconds a report")  # fmt: skip
         ret.add_argument("count", nargs="?", type=lambda text: kernel.parse_count(text, 1),
                          help="reports")  # fmt: skip
     if isinstance(tool, Stacks):
-        from tracewheel.runtime import kernel
-
         # Of a name of its own: where it is not given it would undo --duration.
         ret.add_argument("seconds", nargs="?", type=kernel.parse_seconds, help="as --duration")
     return ret

@@ -52,9 +52,7 @@ def explain_failure(what: str, error: int, log: str) -> BpfError:
     if lockdown() == "confidentiality":
         return NotSupported(f"{what}: lockdown=confidentiality forbids to read kernel memory")
     if "tracepoint" in log and not os.path.exists("/sys/kernel/tracing/events"):
-        return NotSupported(
-            f"{what}: tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing"
-        )
+        return NotSupported(f"{what}: no tracefs: mount -t tracefs tracefs /sys/kernel/tracing")
     if "tracepoint" in log and -error == 13 and not has_capability("CAP_DAC_READ_SEARCH"):
         return NotPermitted(f"{what}: tracefs is closed: grant CAP_DAC_READ_SEARCH too")
     if ("uprobe" in log or "perf_event" in log) and -error == 13 and not admin:

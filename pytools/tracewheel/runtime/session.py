@@ -307,12 +307,11 @@ def _type_named(btf: Any, name: str, kind: int) -> Any:
 
 
 def _resolve(btf: Any, number: int) -> tuple[Any, str]:
-    """Return the type under typedefs and qualifiers, and the outermost name on the way."""
+    """Return the type under typedefs and qualifiers, which have no name, and the outermost name."""
     name = ""
     while True:
         found = lib.btf__type_by_id(btf, number)
-        if not (name or lib.btf_is_const(found) or lib.btf_is_volatile(found)):
-            name = _name(btf, found)
+        name = name or _name(btf, found)
         if not lib.btf_is_mod(found) and not lib.btf_is_typedef(found):
             return found, name
         number = found.type
