@@ -40,13 +40,25 @@ PAIRS(begun, __u64, struct io, 16384);
 static bool by_bio;
 /* Ends that no program was run for. */
 __u64 ends_lost;
+__u64 start_stood_in;
 
-static __always_inline void remember(__u64 key, struct io *io)
+/* By a stand-in's look: what was issued, or is another's, belongs to a request that has ended. */
+static __always_inline bool is_known(__u64 key)
+{
+	struct io *io = bpf_map_lookup_elem(&begun, &key);
+
+	return io && !io->tries && io->tid == (__u32)bpf_get_current_pid_tgid();
+}
+
+static __always_inline void remember(__u64 key, struct io *io, bool again)
 {
 	/* Neither begins again before it has ended. */
 	if (bpf_map_lookup_elem(&begun, &key))
 		__sync_fetch_and_add(&ends_lost, 1);
-	pair_begin(begun, &key, io, BPF_ANY);
+	if (!again)
+		pair_begin(begun, &key, io, BPF_ANY);
+	else if (!bpf_map_update_elem(&begun, &key, io, BPF_ANY)) /* else told already */
+		__sync_fetch_and_add(&start_stood_in, 1);
 }
 
 /* Take away what block_getrq told of one of a request's bios. */
@@ -64,13 +76,14 @@ static __always_inline bool take_by_bio(struct request *rq, struct io *ret, bool
 
 /* Who submits is the task that runs now. BIO is NULL where there is none. */
 static __always_inline int began(__u64 key, struct gendisk *disk, struct bio *bio, __u32 flags,
-				 bool typed)
+				 bool again, bool typed)
 {
 	struct cgroup *charged = charged_cgroup(bio, typed);
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct io io;
 
-	if (disk_filtered_out(disk, typed) || submitter_filtered_out(charged))
+	if ((again && is_known(key)) || disk_filtered_out(disk, typed) ||
+	    submitter_filtered_out(charged))
 		return 0;
 	__builtin_memset(&io, 0, sizeof(io));
 	io.time = bpf_ktime_get_boot_ns();
@@ -88,21 +101,21 @@ static __always_inline int began(__u64 key, struct gendisk *disk, struct bio *bi
 	io.queued = EV_NO_DURATION;
 	io.latency = EV_NO_DURATION;
 	io.error = -EINPROGRESS;
-	remember(key, &io);
+	remember(key, &io, again);
 	return 0;
 }
 
-static __always_inline int started(struct request *rq, bool typed)
+static __always_inline int started(struct request *rq, bool again, bool typed)
 {
 	return began((__u64)rq, request_disk(rq, typed), READ(typed, rq, bio),
-		     READ(typed, rq, cmd_flags), typed);
+		     READ(typed, rq, cmd_flags), again, typed);
 }
 
-static __always_inline int allocated(struct bio *bio, bool typed)
+static __always_inline int allocated(struct bio *bio, bool again, bool typed)
 {
 	if (!by_bio)
 		by_bio = true;
-	return began((__u64)bio, bio_disk(bio, typed), bio, READ(typed, bio, bi_opf), typed);
+	return began((__u64)bio, bio_disk(bio, typed), bio, READ(typed, bio, bi_opf), again, typed);
 }
 
 /* What has no start: the kernel's own flushes and, by getrq, all that is not made for a bio. */
@@ -112,7 +125,7 @@ static __always_inline bool starts_by_issue(struct request *rq, bool typed)
 	       (by_bio && READ(typed, rq, end_io));
 }
 
-static __always_inline int issued(struct request *rq, bool typed)
+static __always_inline int issued(struct request *rq, bool again, bool typed)
 {
 	__u64 key = (__u64)rq;
 	struct io *io = bpf_map_lookup_elem(&begun, &key);
@@ -121,13 +134,15 @@ static __always_inline int issued(struct request *rq, bool typed)
 		struct io moved;
 
 		if (by_bio && take_by_bio(rq, &moved, typed))
-			remember(key, &moved);
+			remember(key, &moved, false);
 		else if (starts_by_issue(rq, typed))
-			started(rq, typed);
+			started(rq, false, typed);
 		io = bpf_map_lookup_elem(&begun, &key);
 		if (!io)
 			return 0;
 	}
+	if (again && io->tries)
+		return 0;
 	io->tries++;
 	/* Issued again: it was sent back, or what is left of it follows. */
 	if (io->queued == EV_NO_DURATION) {
@@ -174,11 +189,11 @@ static __always_inline int merged(struct request *rq, bool typed)
 
 /* What comes last is first, because programs are attached in this order: none of it is missed. */
 
-ON_TRACEPOINT(block_rq_complete, complete, , ended(rq, error, bytes, typed),
-	      struct request *rq, int error, unsigned int bytes)
-ON_TRACEPOINT(block_rq_merge, issue, __merge, merged(traced_request(ctx), typed))
-ON_TRACEPOINT(block_rq_issue, issue, , issued(traced_request(ctx), typed))
+ON_TRACEPOINT_THRICE(block_rq_complete, complete, , ended(rq, error, bytes, typed),
+		     struct request *rq, int error, unsigned int bytes)
+ON_TRACEPOINT_THRICE(block_rq_merge, issue, __merge, merged(traced_request(ctx), typed))
+ON_TRACEPOINT_THRICE(block_rq_issue, issue, , issued(traced_request(ctx), again, typed))
 /* In the submitter's context; it came with v6.5. */
-ON_TRACEPOINT(block_io_start, start, , started(rq, typed), struct request *rq)
+ON_TRACEPOINT_THRICE(block_io_start, start, , started(rq, again, typed), struct request *rq)
 /* In the same context, just before, but it tells only the bio. */
-ON_TRACEPOINT(block_getrq, start, _getrq, allocated(traced_bio(ctx), typed))
+ON_TRACEPOINT_THRICE(block_getrq, start, _getrq, allocated(traced_bio(ctx), again, typed))

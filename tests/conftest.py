@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 from tracewheel.runtime import cli
+from tracewheel.runtime.session import preempts_programs
 from tracewheel.runtime.shapes import WITH_COLUMNS, WITH_INTERVALS, Stream
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ if TYPE_CHECKING:
 
 COMMANDS = Path(sys.executable).parent
 LIMIT_S = 120  # emulated machines are slow
-# On such kernels programs at sys_enter and sys_exit can be preempted, and are skipped where
-# another task comes by meanwhile. How often is told, not whose events were meant. Seen on 7.2, and
-# never up to 6.12: there it would be a fault.
-MAY_SKIP = tuple(map(int, os.uname().release.split(".")[:2])) > (6, 12)
+# On such kernels programs can be preempted, and are skipped where another task comes by meanwhile.
+# How often is told, not whose events were meant. Elsewhere it would be a fault.
+MAY_SKIP = preempts_programs()
 # Causes of loss that no test can bring about or avoid, nor tell whose events were meant.
 ANYBODYS = ("unsampled", "unseen", *(["skipped"] if MAY_SKIP else []))
 

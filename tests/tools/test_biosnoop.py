@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.tools.conftest import Disk, ScsiDisk
 
 READS, WRITES, OTHERS = 23, 17, 13
-THREADS, STORM = 3, 10007
+THREADS, CROWD, STORM = 3, 7, 10007
 MEDIUM_ERROR, BAD_SECTOR = 0x2, 0x1234  # of scsi_debug
 
 
@@ -112,12 +112,10 @@ def test_letters_are_the_kernels(trace: Any, disk: Disk, kernel_says: Any) -> No
     assert sorted(expected) == sorted(rows), expected
 
 
-def none_missing(tool: Any, expected: int) -> None:
-    """Hold rows and losses to so many requests: exactly, or within what the kernel skipped."""
+def all_told(tool: Any, expected: int) -> None:
+    """Hold rows and losses together to so many requests."""
     rows, lost = tool.counted
-    if not tool.skipped:
-        assert expected == rows + lost, tool.err
-    assert rows <= expected <= rows + lost + tool.skipped, tool.err
+    assert expected == rows + lost + tool.skipped, tool.err
 
 
 def test_threads_at_full_speed(trace: Any, disk: Disk, tmp_path: Path) -> None:
@@ -143,7 +141,7 @@ def test_threads_at_full_speed(trace: Any, disk: Disk, tmp_path: Path) -> None:
         thread.join()
     tool.end()
 
-    none_missing(tool, THREADS * STORM)
+    all_told(tool, THREADS * STORM)
     expected = collections.Counter(
         (tid, block % 2048 * 8) for tid, blocks in readers.items() for block in blocks
     )
@@ -334,7 +332,7 @@ def test_full_map(trace: Any, slow_disk: Disk) -> None:
         thread.join()
     tool.end()
 
-    none_missing(tool, THREADS * READS)
+    all_told(tool, THREADS * READS)
     assert {"begun": tool.counted[1]} == tool.losses
     assert all(20e6 < row["latency"] < 1e9 for row in tool.json)
 
@@ -353,21 +351,29 @@ def test_requests_in_flight(trace: Any, null_disk: Callable[[int], Disk], rungs_
         assert {} == tool.losses
 
 
-def test_full_rate(trace: Any, null_disk: Callable[[int], Disk], tmp_path: Path) -> None:
-    """Of as many reads as a disk that takes no time can answer none is missing."""
+@pytest.mark.parametrize("readers", [THREADS, CROWD])
+def test_full_rate(
+    trace: Any, null_disk: Callable[[int], Disk], tmp_path: Path, readers: int
+) -> None:
+    """Of as many reads as a disk that takes no time can answer each has a row, or is told lost.
+
+    Lost are only those of a crowd: because the tool comes too seldom to read the ring, or, on a
+    kernel that preempts programs, because more are preempted than can stand in.
+    """
     disk = null_disk(0)
     (disk.settings / "queue/nomerges").write_text("2")
     rows = tmp_path / "rows"
     tool = trace("biosnoop", "-d", disk.name, "--json", "-o", str(rows))
     read = ["dd", f"if={disk.path}", "of=/dev/null", f"bs={disk.BLOCK}", f"count={STORM}",
             "iflag=direct", "status=none"]  # fmt: skip
-    readers = [subprocess.Popen(read) for _ in range(THREADS)]
-    assert {0} == {reader.wait() for reader in readers}
+    processes = [subprocess.Popen(read) for _ in range(readers)]
+    assert {0} == {process.wait() for process in processes}
     tool.end()
 
-    none_missing(tool, THREADS * STORM)
-    assert tool.skipped or not tool.counted[1], tool.err
+    all_told(tool, readers * STORM)
     assert tool.counted[0] == rows.read_bytes().count(b'"operation":"READ"')
+    if readers == THREADS:
+        assert readers * STORM == tool.counted[0], tool.err
 
 
 def test_request_that_completes_in_parts(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import errno
 import functools
 import importlib
@@ -75,6 +76,7 @@ class Program(NamedTuple):
     ladder: str  # what it helps to trace
     rung: str  # the way in which it does
     is_uprobe: bool  # attached to functions of files, by the session's prober
+    turn: int  # 1; of one that stands in where those before it are skipped, 2 or 3
 
 
 def text(pointer: Any) -> str:
@@ -139,8 +141,9 @@ class Opened:
             if not section.startswith("iter/"):
                 optional = not lib.bpf_program__autoload(each)
                 is_uprobe = section in ("uprobe", "uretprobe")
-                ladder, rung, *_ = name.split("__")
-                found.append(Program(name, section, optional, ladder, rung, is_uprobe))
+                ladder, rung, *parts = name.split("__")
+                turn = int(parts[-1]) if parts and parts[-1].isdigit() else 1
+                found.append(Program(name, section, optional, ladder, rung, is_uprobe, turn))
         return found
 
     def maps(self) -> list[Map]:
@@ -366,6 +369,7 @@ class Session:
         self._forced = self._parse_forced(request.rung or ())
         self.opened: Opened | None = opened
         self._absent: set[Program] = set()
+        self._loaded: list[Program] = []
         self.taken: dict[str, str] = {}
         self.missing: list[Program] = []  # optional programs that could not be attached
         self._host_ids: dict[int, int] = {}
@@ -500,7 +504,9 @@ class Session:
         assert self.opened
         handle = self.handle
         every = [p for p in self.programs if rungs.get(p.ladder) == p.rung]
-        wanted = [p for p in every if p not in self._absent]
+        if any(p.turn > 1 for p in every) and not preempts_programs():
+            every = [p for p in every if p.turn == 1]
+        self._loaded = wanted = [p for p in every if p not in self._absent]
         self.missing = [p for p in every if p in self._absent]
         for program in self.programs:
             autoload(handle, program.name, program in wanted)
@@ -554,6 +560,18 @@ class Session:
         lasted = (self.ended or time.monotonic_ns()) - self._clocks_since
         period: int = 10**9 // self.request.frequency
         return max(0, lasted // period * self._clocks - self.global_value("clock_samples"))
+
+    def _skipped(self, ladder: str, full: bool) -> int:
+        """Return for how many events, at most, the kernel has skipped a ladder's programs.
+
+        A stand-in that finds no room, in what is FULL, leaves it open whether the first has run.
+        """
+        assert self.opened
+        stood_in = self.variables.get(f"{ladder}_stood_in")
+        by_turn = collections.Counter({1: -self.opened.get(stood_in) if stood_in else 0})
+        for program in (p for p in self._loaded if p.ladder == ladder):
+            by_turn[program.turn] += self.opened.missed(program)
+        return max(0, by_turn[1] if full else min(by_turn.values()))
 
     def tell_missing(self, ladder: str) -> str:
         """Return what to say of the functions that a rung does without."""
@@ -660,8 +678,9 @@ class Session:
         assert self.opened
         counters = [name for name in self.variables if name.endswith("_lost")]
         losses = {name.removesuffix("_lost"): self.global_value(name) for name in counters}
-        taken = (p for p in self.programs if self.taken.get(p.ladder) == p.rung)
-        losses["skipped"] = sum(self.opened.missed(program) for program in taken)
+        told = getattr(self.request.tool, "tells_skips", ())
+        full = any(losses.get(m.name) for m in self.maps.values() if m.type == _HASH)
+        losses["skipped"] = sum(self._skipped(each, full) for each in {*self.taken} - {*told})
         losses["unsampled"] = self._unsampled() if self._clocks else 0
         return {cause: count for cause, count in losses.items() if count}
 
@@ -674,6 +693,11 @@ def autoload(handle: Any, program: str, wanted: bool) -> None:
 @functools.cache
 def _kernel_btf() -> Any:
     return lib.btf__load_vmlinux_btf()
+
+
+def preempts_programs() -> bool:
+    """Tell whether programs at tracepoints may be preempted: see ON_TRACEPOINT_THRICE."""
+    return bool(_type_named(_kernel_btf(), "class_srcu_fast_notrace_t", lib.BTF_KIND_TYPEDEF))
 
 
 def tracepoint_args(name: str) -> int:

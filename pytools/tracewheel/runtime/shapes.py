@@ -87,6 +87,7 @@ class Stream(NamedTuple):
     examples: tuple[tuple[str, str], ...] = ()  # command line, what it does
     short: Mapping[str, str] = {}  # short flags for common options: {"uid": "-u"}
     unended: tuple[str, ...] = ()  # maps of what has begun: by one key a record, and its tail
+    tells_skips: tuple[str, ...] = ()  # ladders of whose skipped programs the records tell
     stack: bool = False
     container: bool = False  # the record has a member cgroup, filled where with_cgroup is set
     sampled: bool = False

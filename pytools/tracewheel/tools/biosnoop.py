@@ -14,6 +14,7 @@ def _milliseconds(text: str) -> int:
 tool = Stream(
     ring="ios",
     unended=("begun",),
+    tells_skips=("issue", "complete"),  # as requests that wait, or never end
     columns=(
         Column("TIME(s)", "time", 14, kind="seconds"),
         Column("COMM", "comm", 15),
