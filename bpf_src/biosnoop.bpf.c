@@ -53,11 +53,11 @@ static __always_inline bool is_known(__u64 key)
 static __always_inline void remember(__u64 key, struct io *io, bool again)
 {
 	/* Neither begins again before it has ended. */
-	if (bpf_map_lookup_elem(&begun, &key))
+	if (bpf_map_lookup_elem(&begun, &key) && !bpf_map_delete_elem(&begun, &key))
 		__sync_fetch_and_add(&ends_lost, 1);
 	if (!again)
-		pair_begin(begun, &key, io, BPF_ANY);
-	else if (!bpf_map_update_elem(&begun, &key, io, BPF_ANY)) /* else told already */
+		pair_begin(begun, &key, io, BPF_NOEXIST);
+	else if (pair_stand_in(begun, &key, io))
 		__sync_fetch_and_add(&start_stood_in, 1);
 }
 

@@ -50,17 +50,14 @@ struct totals {
 
 TOP(peers, peer, totals, 4096);
 
-/* Show the connect that is drafted, or count it. */
-static __always_inline void finish(struct connects_draft *draft)
+/* Count the connect instead of showing it. */
+static __always_inline bool counted(const struct connect *connect)
 {
-	struct connect *connect = &draft->record;
 	struct peer peer = { .rport = connect->dport };
 	struct totals *totals;
 
-	if (!count_only) {
-		submit(connects, draft);
-		return;
-	}
+	if (!count_only)
+		return false;
 	__builtin_memcpy(peer.laddr, connect->saddr, sizeof(peer.laddr));
 	__builtin_memcpy(peer.raddr, connect->daddr, sizeof(peer.raddr));
 	totals = top_of(peers, &peer);
@@ -68,7 +65,7 @@ static __always_inline void finish(struct connects_draft *draft)
 		add(totals->connects, 1);
 		add(totals->failed, connect->ret < 0);
 	}
-	discard(connects, draft);
+	return true;
 }
 
 /* What the caller's context tells, and a result until there is another. */
@@ -86,12 +83,12 @@ static __always_inline void describe(struct connect *connect, __u64 pid_tgid, __
 }
 
 /* connect() is about to send: the one moment that surely is in the caller's context. */
-static __always_inline int began(void *ctx, struct sock *sk, bool typed)
+static __always_inline int began(void *ctx, struct sock *sk, bool again, bool typed)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), key = (__u64)sk;
 	struct connect connect;
 
-	if (filtered_out(pid_tgid))
+	if ((again && bpf_map_lookup_elem(&attempts, &key)) || filtered_out(pid_tgid))
 		return 0;
 	__builtin_memset(&connect, 0, sizeof(connect));
 	put_addresses(sk, connect.saddr, connect.daddr, typed);
@@ -107,7 +104,10 @@ static __always_inline int began(void *ctx, struct sock *sk, bool typed)
 			discard(connects, draft);
 		}
 	}
-	pair_begin(attempts, &key, &connect, BPF_ANY);
+	if (again)
+		pair_stand_in(attempts, &key, &connect);
+	else
+		pair_begin(attempts, &key, &connect, BPF_ANY);
 	return 0;
 }
 
@@ -126,46 +126,47 @@ static __always_inline __s64 result_of(struct sock *sk, int state, bool typed)
 static __always_inline int ended(struct sock *sk, int state, bool typed)
 {
 	__u64 key = (__u64)sk, now = bpf_ktime_get_boot_ns();
-	struct connect *attempt = bpf_map_lookup_elem(&attempts, &key);
 	struct connects_draft *draft;
-	__s64 ret;
+	struct connect connect;
+	bool wanted;
 
-	if (!attempt)
+	if (!pair_end(attempts, &key, &connect))
 		return 0;
-	ret = result_of(sk, state, typed);
-	draft = reserve(connects);
+	connect.sport = tcp_source_port(sk, typed);
+	connect.ret = result_of(sk, state, typed);
+	connect.duration = now - connect.time;
+	wanted = connect.ret != EV_NO_RESULT && !(failed_only && !connect.ret) && !counted(&connect);
+	draft = with_stack ? reserve(connects) : NULL;
 	if (draft) {
-		struct connect *connect = &draft->record;
-
-		*connect = *attempt;
-		connect->sport = tcp_source_port(sk, typed);
-		connect->ret = ret;
-		connect->duration = now - connect->time;
-		if (with_stack)
-			put_kept_stacks(stacks, &key, draft);
-		if (ret == EV_NO_RESULT || (failed_only && !ret))
-			discard(connects, draft);
+		draft->record = connect;
+		put_kept_stacks(stacks, &key, draft);
+		if (wanted)
+			submit(connects, draft);
 		else
-			finish(draft);
+			discard(connects, draft);
+	} else if (with_stack) {
+		bpf_map_delete_elem(&stacks, &key);
+	} else if (wanted) {
+		put(connects, &connect);
 	}
-	bpf_map_delete_elem(&attempts, &key);
 	return 0;
 }
 
-static __always_inline int changed(void *ctx, struct sock *sk, int from, int to, bool typed)
+static __always_inline int changed(void *ctx, struct sock *sk, int from, int to, bool again,
+				   bool typed)
 {
 	if (READ(typed, sk, sk_protocol) != IPPROTO_TCP)
 		return 0;
 	if (to == TCP_SYN_SENT)
-		return began(ctx, sk, typed);
+		return began(ctx, sk, again, typed);
 	/* By way of SYN_RECV where both ends connect, or a socket to itself. */
 	if ((from == TCP_SYN_SENT || from == TCP_SYN_RECV) && to != TCP_SYN_RECV)
 		return ended(sk, to, typed);
 	return 0;
 }
 
-ON_TRACEPOINT(inet_sock_set_state, connect, , changed(ctx, sk, from, to, typed),
-	      struct sock *sk, int from, int to)
+ON_TRACEPOINT_THRICE(inet_sock_set_state, connect, , changed(ctx, sk, from, to, again, typed),
+		     struct sock *sk, int from, int to)
 
 /* connect() fails before it sends, as without a route or a free port. */
 static __always_inline int failed(void *ctx, struct sock *sk, const struct sockaddr_in6 *to,
@@ -191,7 +192,10 @@ static __always_inline int failed(void *ctx, struct sock *sk, const struct socka
 	connect->dport = port;
 	describe(connect, pid_tgid, ret);
 	put_stacks(draft, ctx);
-	finish(draft);
+	if (counted(connect))
+		discard(connects, draft);
+	else
+		submit(connects, draft);
 	return 0;
 }
 

@@ -36,6 +36,8 @@
 	}
 
 #define pair_begin(name, key, value, flags) name##_begin(key, value, flags)
+/* The same of a stand-in: true if it was done. What finds no room is told by the first already. */
+#define pair_stand_in(name, key, value) (!bpf_map_update_elem(&name, key, value, BPF_NOEXIST))
 #define pair_end(name, key, ret) name##_end(key, ret)
 
 #endif
