@@ -13,26 +13,11 @@
 #define BTF_INT_BOOL ...
 #define BPF_ANY ...
 
-struct btf_type {
-	uint32_t name_off, size, type;
-	...;
-};
-struct btf_array {
-	uint32_t type, nelems;
-	...;
-};
-struct btf_member {
-	uint32_t name_off, type;
-	...;
-};
-struct btf_var_secinfo {
-	uint32_t type, offset;
-	...;
-};
-struct btf_enum {
-	uint32_t name_off;
-	int32_t val;
-};
+struct btf_type { uint32_t name_off, size, type; ...; };
+struct btf_array { uint32_t type, nelems; ...; };
+struct btf_member { uint32_t name_off, type; ...; };
+struct btf_var_secinfo { uint32_t type, offset; ...; };
+struct btf_enum { uint32_t name_off; int32_t val; };
 
 struct btf *btf__load_vmlinux_btf(void);
 int32_t btf__find_by_name_kind(const struct btf *btf, const char *name, uint32_t kind);
@@ -78,12 +63,7 @@ bool bpf_program__autoload(const struct bpf_program *program);
 int bpf_program__set_autoload(struct bpf_program *program, bool autoload);
 int bpf_program__fd(const struct bpf_program *program);
 
-struct bpf_kprobe_multi_opts {
-	size_t sz;
-	const char **syms;
-	size_t cnt;
-	...;
-};
+struct bpf_kprobe_multi_opts { size_t sz; const char **syms; size_t cnt; ...; };
 struct bpf_link *bpf_program__attach(const struct bpf_program *program);
 struct bpf_link *bpf_program__attach_kprobe_multi_opts(const struct bpf_program *, const char *,
 						       const struct bpf_kprobe_multi_opts *);
@@ -94,10 +74,7 @@ struct bpf_link *bpf_program__attach_iter(const struct bpf_program *program, con
 int bpf_link__fd(const struct bpf_link *link);
 int bpf_link__destroy(struct bpf_link *link);
 
-struct bpf_prog_info {
-	uint64_t recursion_misses;
-	...;
-};
+struct bpf_prog_info { uint64_t recursion_misses; ...; };
 int bpf_obj_get_info_by_fd(int fd, void *info, uint32_t *size);
 int bpf_iter_create(int link_fd);
 int bpf_map_get_next_key(int fd, const void *key, void *next_key);
