@@ -89,9 +89,13 @@ def _request_flags(flags: int) -> str:
 
 
 def _request_letters(flags: int) -> str:
-    """Return operation and flags of a block request as the kernel's own tracing writes them."""
+    """Return operation and flags of a block request as the kernel's own tracing writes them.
+
+    Zeroes as on v7.2: older kernels write N, as for what has no letter.
+    """
     names = name_of("request_flags", flags).split("|")
-    letters = {"READ": "R", "WRITE": "W", "DISCARD": "D", "SECURE_ERASE": "DE", "FLUSH": "F"}
+    letters = {"READ": "R", "WRITE": "W", "WRITE_ZEROES": "WZ", "DISCARD": "D",
+               "SECURE_ERASE": "DE", "FLUSH": "F"}  # fmt: skip
     operation = letters.get(name_of("operation", flags & 0xFF), "N")
     flagged = {"FUA": "F", "RAHEAD": "A", "SYNC": "S", "META": "M", "ATOMIC": "U"}
     tail = "".join(letter for name, letter in flagged.items() if name in names)
