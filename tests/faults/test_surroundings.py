@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tracewheel._shim import lib
 from tracewheel.runtime import cli
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -22,6 +23,14 @@ def apart(run: Any, script: str, **settings: Any) -> Any:
     """Run a script in a mount namespace of its own, with the tools in its PATH."""
     settings.setdefault("env", {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}"})
     return run(shutil.which("unshare"), "-m", "sh", "-ec", script, **settings)
+
+
+def test_with_more_possible_cpus_than_online() -> None:
+    """In a guest all tests run where values in per-CPU maps are of many CPUs that are not there."""
+    if not os.environ.get("TRACEWHEEL_GUEST"):
+        pytest.skip("needs a guest")
+
+    assert os.sysconf("SC_NPROCESSORS_ONLN") < lib.libbpf_num_possible_cpus() == 128
 
 
 def test_without_types(run: Any, tool_name: str) -> None:

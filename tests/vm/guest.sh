@@ -4,6 +4,7 @@
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
+export TRACEWHEEL_GUEST=1 # for tests of what no host should have done to it
 
 # Show one of the host's folders in spite of the tmpfs on /tmp.
 keep() {

@@ -26,6 +26,7 @@ from kernels import SUITES, Kernel, KernelError, fetch
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 GUEST_FAILED = 125
+POSSIBLE_CPUS = 128
 INT3 = "Oops: int3"
 RETRIES = 2
 # What stands between the kernel and its root; a kernel may have some of it built in.
@@ -128,9 +129,13 @@ def emulate(
     """Run QEMU, passing on what the command writes, and tell how QEMU ended."""
     arguments = [
         "qemu-system-x86_64",
-        *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"),
-        # Some could come later: per-CPU maps have room for all that are possible.
-        *("-smp", f"{options.cpus},maxcpus={options.cpus + 2}", "-m", str(options.mem)),
+        *("-machine", "q35,vmport=on", "-accel", "tcg,thread=multi"),
+        # More could come later: per-CPU maps have room for all that are possible. The kernel
+        # believes so if it knows the hypervisor, and QEMU can pass for VMware: Linux commit
+        # adbf61cc47cb ("x86/acpi/boot: Correct acpi_is_processor_usable() check again")
+        # (in v7.0).
+        *("-smp", f"{options.cpus},maxcpus={POSSIBLE_CPUS}", "-m", str(options.mem)),
+        *("-cpu", "max,la57=off,hypervisor=off", "-smbios", "type=1,serial=VMware"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-kernel", str(kernel.image), "-initrd", str(work / "initramfs")),
         "-append",
