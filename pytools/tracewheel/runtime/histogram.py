@@ -94,14 +94,8 @@ class Histogram(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Return what --json prints."""
         summed = {} if self.sum is None else {"sum": self.sum, "average": self.average}
-        return {
-            **self.key,
-            "unit": self.unit,
-            "count": self.total,
-            **summed,
-            "percentiles": self.percentiles(),
-            "buckets": self.buckets,
-        }
+        return {**self.key, "unit": self.unit, "count": self.total, **summed,
+                "percentiles": self.percentiles(), "buckets": self.buckets}  # fmt: skip
 
     def rows(self) -> list[tuple[int, int, int]]:
         """Return the familiar power-of-two rows: first and last value, count."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tracewheel.runtime import glob, kernel
 from tracewheel.runtime.errors import UsageError
@@ -21,9 +21,6 @@ from tracewheel.runtime.shapes import (
     Stream,
     Top,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _TIMES = (
     Column("TIME(s)", "time", 14, kind="seconds", hidden=True),

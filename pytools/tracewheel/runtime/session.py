@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.errors import BpfError, NotSupported, TargetGone, UsageError
+from tracewheel.runtime.meaning import later
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -592,25 +593,19 @@ class Session:
 
     def _follow(self, values: dict[str, Any]) -> None:
         if self.request.follow:
-            from tracewheel.runtime import tasks
-
-            tasks.follow(self.handle, values["filter_pid"])
+            later("tasks", "follow")(self.handle, values["filter_pid"])
 
     def _configure(self) -> dict[str, Any]:
         assert self.opened
         values = self.request.variables()
         if not self._host_ids and kernel.in_pid_namespace():
-            from tracewheel.runtime import tasks
-
             ids = [value for value in values.values() if isinstance(value, kernel.TaskId)]
-            self._host_ids = tasks.host_ids(self._data, ids)
+            self._host_ids = later("tasks", "host_ids")(self._data, ids)
         for name, value in values.items():
             if isinstance(value, kernel.TaskId):
                 values[name] = self._host_ids.get(value, value)
         if self.request.follow:
-            from tracewheel.runtime import tasks
-
-            tasks.enable(self.handle)
+            later("tasks", "enable")(self.handle)
         for name in self.variables:
             if name.startswith("argc_"):
                 values[name] = tracepoint_args(name[5:])
@@ -641,24 +636,22 @@ class Session:
         keys = ffi.new("char[]", most * m.key_size)
         values = ffi.new("char[]", most * value_size)
         count = ffi.new("uint32_t *")
-        previous, error, singly = ffi.NULL, 0, False
+        before, error, singly = ffi.NULL, 0, False
         while not error:
             count[0] = most
             if not singly:
-                error = lib.bpf_map_lookup_batch(
-                    fd, previous, cursor, keys, values, count, ffi.NULL
-                )
+                error = lib.bpf_map_lookup_batch(fd, before, cursor, keys, values, count, ffi.NULL)
                 # There are batches of hash maps since v5.6, of per-CPU arrays since Linux commit
                 # f008d732ab18 ("bpf: Add batched ops support for percpu array") (in v5.13).
-                singly = not previous and error not in (0, -errno.ENOENT)
+                singly = not before and error not in (0, -errno.ENOENT)
             if singly:
-                error = lib.bpf_map_get_next_key(fd, previous, cursor)
+                error = lib.bpf_map_get_next_key(fd, before, cursor)
                 gone = error or lib.bpf_map_lookup_elem(fd, cursor, values)
                 ffi.memmove(keys, cursor, m.key_size)
                 count[0] = 0 if gone else 1
             if error not in (0, -errno.ENOENT):
                 raise BpfError(f"cannot read {m.name}: {os.strerror(-error)}")
-            previous = cursor
+            before = cursor
             if summed:
                 lib.shim_sum(values, count[0], m.value_size)
             for i in range(count[0]):

@@ -128,15 +128,10 @@ class Plan:
             number = self._members["pid"].offset
         key = ffi.new("char[]", name.encode())
         self._alive.append(key)
-        return {
-            "name": key,
-            "kind": getattr(lib, "SHIM_" + (TABLES[kind][0] if kind in TABLES else kind).upper()),
-            "offset": member.offset,
-            "size": member.size,
-            "width": width,
-            "table": table,
-            "number": number or meaning_of(member).number,
-        }
+        shown_as = getattr(lib, "SHIM_" + (TABLES[kind][0] if kind in TABLES else kind).upper())
+        return {"name": key, "kind": shown_as, "offset": member.offset, "size": member.size,
+                "width": width, "table": table,
+                "number": number or meaning_of(member).number}  # fmt: skip
 
     def refresh(self) -> None:
         """Forget names that may have changed."""
