@@ -69,7 +69,6 @@ struct bpf_link *bpf_program__attach_kprobe_multi_opts(const struct bpf_program 
 						       const struct bpf_kprobe_multi_opts *);
 struct bpf_link *bpf_program__attach_uprobe(const struct bpf_program *, bool returns, int pid,
 					    const char *path, size_t offset);
-struct bpf_link *bpf_program__attach_perf_event(const struct bpf_program *program, int fd);
 struct bpf_link *bpf_program__attach_iter(const struct bpf_program *program, const void *options);
 int bpf_link__fd(const struct bpf_link *link);
 int bpf_link__destroy(struct bpf_link *link);

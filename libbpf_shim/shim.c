@@ -7,6 +7,7 @@
 #include <linux/magic.h>
 #include <linux/membarrier.h>
 #include <linux/perf_event.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -70,13 +71,17 @@ int shim_refuses_trampolines(void)
 	return fd == -EPERM;
 }
 
-int shim_open_clock(int cpu, uint32_t frequency)
+int shim_start_clock(int cpu, uint32_t frequency, int program)
 {
 	struct perf_event_attr clock = { .type = PERF_TYPE_SOFTWARE, .config = PERF_COUNT_SW_CPU_CLOCK,
-					 .size = sizeof(clock), .disabled = 1, .freq = 1,
-					 .sample_freq = frequency };
+					 .size = sizeof(clock), .freq = 1, .sample_freq = frequency,
+					 .read_format = PERF_FORMAT_TOTAL_TIME_ENABLED };
 	int fd = syscall(SYS_perf_event_open, &clock, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
 
+	if (fd >= 0 && ioctl(fd, PERF_EVENT_IOC_SET_BPF, program)) {
+		close(fd);
+		return -errno;
+	}
 	return fd < 0 ? -errno : fd;
 }
 

@@ -14,8 +14,11 @@
 size_t shim_log_take(char *buffer, size_t size);
 
 struct bpf_object *shim_open(const void *bytes, size_t size); /* NULL, and errno */
-/* A descriptor of a CPU's software clock, so many ticks a second; -ENODEV: the CPU is offline. */
-int shim_open_clock(int cpu, uint32_t frequency);
+/*
+ * Run a program so many times a second on a CPU, until the descriptor that is returned is closed;
+ * of the two u64 that it reads as the second is for how many ns. -ENODEV: the CPU is offline.
+ */
+int shim_start_clock(int cpu, uint32_t frequency, int program);
 int shim_is_overlay(int fd);         /* 1: of a file on overlayfs */
 int shim_refuses_trampolines(void); /* 1: no fentry or fexit program can be loaded */
 

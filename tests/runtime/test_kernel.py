@@ -165,6 +165,16 @@ def test_cgroup_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (number, 0) == kernel.parse_cgroup(str(number))
 
 
+def test_online_cpus(tmp_path: Path) -> None:
+    """They are those that /proc/stat has a line of; the file tells ranges and single ones."""
+    words = (line.split()[0] for line in Path("/proc/stat").read_text().splitlines())
+    file = tmp_path / "online"
+    file.write_text("0-2,5,8-9\n")
+
+    assert [int(word[3:]) for word in words if word[:3] == "cpu" < word] == kernel.online_cpus()
+    assert [0, 1, 2, 5, 8, 9] == kernel.online_cpus(str(file))
+
+
 def test_clocks() -> None:
     """The offset turns the clock of records into the time of day."""
     before = time.time_ns()

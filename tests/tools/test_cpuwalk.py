@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -55,14 +58,19 @@ class Burner:
         self.orders, self.answers = self.process.stdin, self.process.stdout
         self.answers.readline()
 
+    def begin(self) -> None:
+        """Begin to burn."""
+        self.orders.write("\n")
+
     def burn(self) -> float:
         """Burn; return the samples that its CPU time is worth."""
-        self.orders.write("\n")
+        self.begin()
         return float(self.answers.readline()) * HZ
 
     def end(self) -> None:
-        """Let it exit."""
-        self.process.communicate("\n")
+        """Kill it, whatever it does."""
+        self.process.kill()
+        self.process.communicate()
 
 
 @pytest.fixture
@@ -79,6 +87,18 @@ def hire() -> Iterator[Callable[..., Burner]]:
     yield start
     for burner in burners:
         burner.end()
+
+
+@pytest.fixture
+def second_cpu() -> Iterator[Callable[[bool], object]]:
+    """Give a function that takes the second CPU of a guest online or offline."""
+    if not os.environ.get("TRACEWHEEL_GUEST"):
+        pytest.skip("needs a guest: a host is to keep its CPUs")
+    switch = Path("/sys/devices/system/cpu/cpu1/online")
+    if not switch.exists():
+        pytest.skip("needs two CPUs")
+    yield lambda online: switch.write_text(f"{online:d}")
+    switch.write_text("1")
 
 
 def agree(found: int, expected: float, tool: Any) -> bool:
@@ -177,6 +197,46 @@ def test_samples_that_the_kernel_passes_over(trace: Any, hire: Any) -> None:
 
     assert events < expected * 0.8
     assert expected * 0.93 < events + unsampled
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_cpu_that_comes_online_is_sampled(
+    trace: Any, hire: Any, second_cpu: Any, was_there: bool
+) -> None:
+    """A CPU that comes, or goes and comes back, is sampled from then on."""
+    options = ("-F", str(HZ), "-P", "--json", *(["-c", "1"] if was_there else []), "0.2")
+    second_cpu(was_there)
+    tool = trace("cpuwalk", *options)
+    second_cpu(False)
+    second_cpu(True)
+    burner, first = hire(1, 1.3), hire(1, 1000)
+    first.begin()
+    row: dict[str, Any] = {}
+    while (row.get("pid"), row.get("cpu")) != (first.pid, 1):
+        row = json.loads(tool.line())
+    first.end()
+    expected = burner.burn()
+    tool.end()
+    # What it did until it was asleep was told no later than what the first one did then.
+    rows = [each for each in tool.json if each["pid"] == burner.pid and each["time"] > row["time"]]
+
+    found = sum(each["count"] for each in rows)
+
+    assert {1} == {each["cpu"] for each in rows}
+    assert expected / 4 < found < 1.07 * expected + 2  # two emulated CPUs are late for many
+    assert 0.93 * expected - 2 < found + tool.summary["losses"].get("unsampled", 0)
+
+
+def test_cpu_that_is_offline_loses_nothing(trace: Any, hire: Any, second_cpu: Any) -> None:
+    """Samples that an offline CPU could not take are not told as unsampled."""
+    begin = time.monotonic()
+    tool = trace("cpuwalk", "-F", str(HZ), "-c", "1", "--json")
+    second_cpu(False)
+    online_s = time.monotonic() - begin
+    hire(0, online_s + 0.5).burn()
+    tool.end()
+
+    assert tool.summary["losses"].get("unsampled", 0) <= HZ * online_s
 
 
 @pytest.mark.parametrize("frequency", ["0", "1000000000"])

@@ -194,6 +194,13 @@ def parse_cpu(text: str) -> int:
     return cpu
 
 
+def online_cpus(path: str = "/sys/devices/system/cpu/online") -> list[int]:
+    """Return the CPUs that run now; the file tells them as 0-2,5."""
+    with open(path) as file:
+        spans = [list(map(int, span.split("-"))) for span in file.read().split(",")]
+    return [cpu for span in spans for cpu in range(span[0], span[-1] + 1)]
+
+
 def parse_disk(text: str) -> int:
     """Return the number of a disk, major << 20 | minor, from its name."""
     name = text[5:] if text.startswith("/dev/") else text

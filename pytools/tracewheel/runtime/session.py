@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
-from tracewheel.runtime.errors import BpfError, NotSupported, TargetGone, UsageError
+from tracewheel.runtime.errors import BpfError, NotSupported, TargetGone, UsageError, say
 from tracewheel.runtime.meaning import later
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tracewheel.runtime.options import Request
     from tracewheel.runtime.uprobes import Prober
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _OBJECTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bpf")
 _RINGBUF, _HASH, _PERCPU_HASH = 27, 1, 5  # enum bpf_map_type
 _FOLLOWED_MOST = 16384  # processes that --follow traces at a time
+_LOOK_MS = 1000  # until the next look which CPUs are online
 
 
 class Member(NamedTuple):
@@ -121,9 +122,12 @@ class Opened:
             raise kernel.explain_failure("cannot open the BPF object", -ffi.errno, take_log())
         self._btf = lib.bpf_object__btf(self.handle)
         self._links: list[Any] = []
+        self._clocks: dict[int, int] = {}  # their descriptors, by CPU
+        self._clocks_ran: list[int] = []  # ns, those that have ended
 
     def detach(self) -> None:
         """Detach all programs."""
+        self._end_clocks([*self._clocks])
         while self._links:
             lib.bpf_link__destroy(self._links.pop())
 
@@ -241,17 +245,29 @@ class Opened:
         returns = program.section.startswith("uret")
         return self._keep(lib.bpf_program__attach_uprobe(found, returns, -1, path, offset))
 
-    def attach_clock(self, program: Program, cpu: int, frequency: int) -> int:
-        """Run a program so many times a second on a CPU; return 0 or a negative errno."""
-        fd: int = lib.shim_open_clock(cpu, frequency)
-        if fd < 0:
-            return fd
-        found = find_program(self.handle, program.name)
-        # The link has the descriptor then, and has started the clock.
-        error = self._keep(lib.bpf_program__attach_perf_event(found, fd))
-        if error:
-            os.close(fd)
-        return error
+    def start_clocks(self, program: Program, cpus: Iterable[int], frequency: int) -> int:
+        """Run a program so many times a second on those CPUs that are online, unless it does.
+
+        Returns 0 or a negative errno: -ENODEV where it runs on none.
+        """
+        # With a CPU that goes offline its clock ends, and does not run again when the CPU is back:
+        # so it is from v5.10 to v7.2.
+        self._end_clocks([c for c, clock in self._clocks.items() if _ran(clock) == _ran(clock)])
+        fd = lib.bpf_program__fd(find_program(self.handle, program.name))
+        new = {cpu: lib.shim_start_clock(cpu, frequency, fd) for cpu in {*cpus} - {*self._clocks}}
+        self._clocks.update({cpu: clock for cpu, clock in new.items() if clock >= 0})
+        errors = {clock for clock in new.values() if clock < 0} - {-errno.ENODEV}
+        return min(errors, default=0 if self._clocks else -errno.ENODEV)
+
+    def _end_clocks(self, cpus: list[int]) -> None:
+        for clock in map(self._clocks.pop, cpus):
+            self._clocks_ran.append(_ran(clock))
+            os.close(clock)
+
+    def clock_ticks(self, frequency: int) -> int:
+        """Return how many times clocks have ticked."""
+        ran = [*self._clocks_ran, *map(_ran, self._clocks.values())]
+        return sum(ns // (10**9 // frequency) for ns in ran)
 
     def _keep(self, link: Any) -> int:
         if link:
@@ -277,6 +293,11 @@ class Ring:
         consumer, producer = (ffi.cast("uint64_t *", area) for area in self._areas)
         data = ffi.cast("char *", self._areas[1]) + page
         self.memory = ffi.new("struct shim_ring *", (consumer, producer, data, size - 1))
+
+
+def _ran(clock: int) -> int:
+    """Return for how many ns a clock has run: while its CPU was online."""
+    return int.from_bytes(os.read(clock, 16)[8:], "little")
 
 
 def find_program(handle: Any, name: str) -> Any:
@@ -378,8 +399,7 @@ class Session:
         self.ring: Ring | None = None
         self.started = kernel.boot_time_ns()
         self.ended = 0  # monotonic, ns
-        self._clocks = 0  # CPUs on which a clock runs the program
-        self._clocks_since = 0  # monotonic, ns
+        self._sampler: Program | None = None  # what clocks run
         self.log = ""
 
     def _parse_forced(self, wishes: tuple[str, ...]) -> dict[str, str]:
@@ -457,7 +477,12 @@ class Session:
         return Prober(self, uprobes, programs)
 
     def patience(self, left: int) -> int:
-        """Probe what has turned up; return how many of these ms (-1: all) there are to wait."""
+        """Probe or sample what has turned up; return how many of these ms (-1: all) to wait."""
+        if self._sampler:
+            error = self._start_clocks(self._sampler, kernel.online_cpus())
+            if error not in (0, -errno.ENODEV):
+                say(f"{self.name}: cannot sample every CPU: {os.strerror(-error)}")
+            left = min(left, _LOOK_MS) if left >= 0 else _LOOK_MS
         return self.prober.patience(left) if self.prober else left
 
     def _rungs_to_try(self, ladder: str) -> list[str]:
@@ -523,7 +548,11 @@ class Session:
                 if program.is_uprobe:
                     continue
                 if program.section == "perf_event":
-                    failed = self._attach_clocks(program)
+                    self._sampler = program
+                    # Not just those that are said to be online: some containers tell but a few.
+                    failed = self._start_clocks(program, range(lib.libbpf_num_possible_cpus()))
+                    if failed == -errno.ENODEV:
+                        raise TargetGone(f"cannot sample CPU {self.request.cpu}: it is offline")
                 else:
                     failed = self.opened.attach(program)
                 if failed and not program.optional:
@@ -541,26 +570,21 @@ class Session:
             print(self.log, end="", file=sys.stderr)
         return error
 
-    def _attach_clocks(self, program: Program) -> int:
-        """Let the program run at a frequency on each CPU that is online, or on one."""
-        cpu, hertz = self.request.cpu, self.request.frequency
-        cpus = range(lib.libbpf_num_possible_cpus()) if cpu is None else [cpu]
+    def _start_clocks(self, program: Program, cpus: Iterable[int]) -> int:
+        """Let the program run at a frequency on those CPUs that are online, or on one."""
         assert self.opened
-        errors = [self.opened.attach_clock(program, each, hertz) for each in cpus]
-        self._clocks, self._clocks_since = errors.count(0), time.monotonic_ns()
-        if not set(errors) - {-errno.ENODEV}:
-            raise TargetGone(f"cannot sample CPU {cpu}: it is offline")
-        return next((error for error in errors if error not in (0, -errno.ENODEV)), 0)
+        chosen = cpus if self.request.cpu is None else [self.request.cpu]
+        return self.opened.start_clocks(program, chosen, self.request.frequency)
 
     def _unsampled(self) -> int:
         """Return how many times a clock has ticked and the program has not run.
 
         It does not while a map is changed or another program runs on that CPU, and the kernel does
-        not count that; nor on a CPU that went offline. Seen on one kernel: nor on an idle one.
+        not count that. Seen on one kernel: nor on an idle CPU.
         """
-        lasted = (self.ended or time.monotonic_ns()) - self._clocks_since
-        period: int = 10**9 // self.request.frequency
-        return max(0, lasted // period * self._clocks - self.global_value("clock_samples"))
+        assert self.opened
+        ticks = self.opened.clock_ticks(self.request.frequency)
+        return max(0, ticks - self.global_value("clock_samples"))
 
     def _skipped(self, ladder: str, full: bool) -> int:
         """Return for how many events, at most, the kernel has skipped a ladder's programs.
@@ -674,7 +698,7 @@ class Session:
         told = getattr(self.request.tool, "tells_skips", ())
         full = any(losses.get(m.name) for m in self.maps.values() if m.type == _HASH)
         losses["skipped"] = sum(self._skipped(each, full) for each in {*self.taken} - {*told})
-        losses["unsampled"] = self._unsampled() if self._clocks else 0
+        losses["unsampled"] = self._unsampled() if self._sampler else 0
         return {cause: count for cause, count in losses.items() if count}
 
 

@@ -18,8 +18,8 @@ tool = Top(
         Column("DISTRIBUTION", "count", 30, kind="bar"),
     ),
     options=(
-        Option(("-F", "--frequency"), "samples a second on each CPU that is online at the start "
-               "(default: 99)", kernel.parse_frequency, "HZ", default=99),
+        Option(("-F", "--frequency"), "samples a second on each CPU (default: 99)",
+               kernel.parse_frequency, "HZ", default=99),
         Option(("-c", "--cpu"), "sample this CPU only", kernel.parse_cpu, "CPU"),
         Option(("-P", "--process"), "count by process and CPU", sets="per_process",
                shows=("PID", "COMM")),
@@ -31,6 +31,6 @@ tool = Top(
         ("cpuwalk -F 999 -p 1234", "where one process runs, sampled more often"),
     ),
     overhead="a sample takes up to 20 microseconds in a virtual machine, 0.2 % of a CPU at 99 Hz;\n"
-    "  CPUs that are idle wake up for it. One that comes online later is not sampled.",
+    "  CPUs that are idle wake up for it. One that comes online is sampled within a second.",
     rungs={"sample": "every kernel has its own clock, and it measures time"},
 )  # fmt: skip
