@@ -12,8 +12,8 @@ from tracewheel.runtime.errors import UsageError
 from tracewheel.runtime.meaning import later
 from tracewheel.runtime.shapes import (
     WITH_COLUMNS,
-    WITH_INTERVALS,
     Column,
+    Counts,
     Histogram,
     Option,
     Shape,
@@ -60,10 +60,6 @@ def parse_bytes(text: str) -> int:
     return size
 
 
-def _name(text: str) -> str:
-    return text
-
-
 def _cgroup(value: tuple[int, int]) -> dict[str, int]:
     return {"filter_cgroup": value[0], "filter_cgroup_level": value[1]}
 
@@ -82,31 +78,30 @@ _WHO = (
     Option(("--container",), "only processes in this container, or systemd unit",
            later("containers", "parse_container"), "NAME|ID", sets=_cgroup),
 )  # fmt: skip
-_SELF = Option(("--self",), "include this tool's own events")
-_OUTPUT = (
+_COMMON = (
+    *_WHO,
+    Option(("--self",), "include this tool's own events"),
     Option(("-v", "--verbose"), "show more: all columns, or all slots of a histogram"),
     Option(("-t", "--timestamps"), "show seconds since the start", shows=("TIME(s)",)),
     Option(("-T", "--time"), "show the time of day", shows=("TIME",)),
     Option(("-j", "--json"), "print JSON lines: raw values, then a summary object"),
-    Option(("-o", "--output"), "write to FILE instead of standard output", _name, "FILE"),
+    Option(("-o", "--output"), "write to FILE instead of standard output", str, "FILE"),
     Option(("--duration",), "stop after this many seconds", kernel.parse_seconds, "SEC"),
     Option(("--max-entries",), "entries that each hash map can hold",
            lambda text: kernel.parse_count(text, 1), "N"),
     Option(("--explain",), "tell which ways of tracing this kernel allows, and exit"),
     Option(("--debug",), "show what libbpf and the verifier say, and tracebacks"),
-    Option(("--rung",), "", _name, "LADDER=RUNG", repeat=True),
-)  # fmt: skip
-_DEBUG_OR_DURATION = Option(
-    ("-d",), "as --debug; with a number as --duration", kernel.parse_seconds, "SEC", optional=True,
-    means=("debug", "duration"),
+    Option(("--rung",), "", str, "LADDER=RUNG", repeat=True),
+    Option(("-d",), "as --debug; with a number as --duration", kernel.parse_seconds, "SEC",
+           optional=True, means=("debug", "duration")),
 )  # fmt: skip
 _COLUMNS = (
     Option(("--no-header",), "leave the header line out"),
-    Option(("--columns",), "show these columns, in this order", _name, "LIST"),
+    Option(("--columns",), "show these columns, in this order", str, "LIST"),
 )
 _INTERVAL = Option(("-i", "--interval"), "report each time so many seconds have passed",
                    kernel.parse_seconds, "SEC")  # fmt: skip
-_STREAM = (Option(("--buffer-size",), "bytes of the ring buffer, such as 8M", parse_bytes, "SIZE"),)
+_BUFFER = Option(("--buffer-size",), "bytes of the ring buffer, such as 8M", parse_bytes, "SIZE")
 _STACK = Option(("--stack",), "show the kernel and user frames of each event",
                 sets="with_stack", shows=("STACK", "USER_STACK"))  # fmt: skip
 _FILES = ("flame", "folded", "speedscope")
@@ -139,31 +134,31 @@ _SAMPLE = Option(("--sample-rate",), "trace one event in N",
                  lambda text: kernel.parse_count(text, 1, 2**32 - 1), "N",
                  sets="sample_rate")  # fmt: skip
 _SUM = Option(("-e", "--extension"), "show the average and the total, too", sets="hist_summed")
+_TIME_UNITS = (
+    Option(("-u", "--microseconds"), "show microseconds (the default)"),
+    Option(("-m", "--milliseconds"), "show milliseconds"),
+)
+_MOST = Option(("--top",), "", kernel.parse_count, "N")
+_OF_SHAPE = {
+    Stream: (*_COLUMNS, _BUFFER),
+    Histogram: (_SUM, *_REPORTS, _INTERVAL, *_TIME_UNITS),
+    Counts: (*_COLUMNS, _INTERVAL),
+    Top: (*_COLUMNS, _INTERVAL, _MOST),
+    Stacks: (_INTERVAL, *_BY_STACK, *_FOLDED),
+}
+# What those tools have that say so.
+_IF_TRUE = {"stack": (_STACK, *_FOLDED), "sampled": (_SAMPLE,)}
 
 
 def options_of(tool: Shape) -> tuple[Option, ...]:
     """Return every option of a tool, its own first; a flag that it claims is its own."""
-    shared = [*_WHO, _SELF, *_OUTPUT, _DEBUG_OR_DURATION]
-    if isinstance(tool, WITH_COLUMNS):
-        shared += _COLUMNS
-    if isinstance(tool, Stream):
-        shared += [*_STREAM, *([_STACK, *_FOLDED] if tool.stack else [])]
-    if isinstance(tool, Histogram):
-        shared += [_SUM, *_REPORTS]
-    if isinstance(tool, (*WITH_INTERVALS, Stacks)):
-        shared.append(_INTERVAL)
-    if isinstance(tool, Stacks):
-        shared += [*_BY_STACK, *_FOLDED]
+    shared = [*_COMMON, *_OF_SHAPE[type(tool)]]
+    shared += [o for name, some in _IF_TRUE.items() if getattr(tool, name, False) for o in some]
     if isinstance(tool, Top):
         most = f"rows of a table (default: {tool.top or 'all'}); JSON always has all"
-        shared.append(Option(("--top",), most, kernel.parse_count, "N", default=tool.top))
-    if isinstance(tool, Histogram) and "msecs" in tool.units:
-        shared += [
-            Option(("-u", "--microseconds"), "show microseconds (the default)"),
-            Option(("-m", "--milliseconds"), "show milliseconds"),
-        ]
-    if tool.sampled:
-        shared.append(_SAMPLE)
+        shared[shared.index(_MOST)] = _MOST._replace(help=most, default=tool.top)
+    if isinstance(tool, Histogram) and "msecs" not in tool.units:
+        shared = [option for option in shared if option not in _TIME_UNITS]
     claimed = {flag for option in tool.options for flag in option.flags}
     claimed.update(tool.short.values())
     options = list(tool.options)

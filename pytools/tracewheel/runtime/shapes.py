@@ -123,7 +123,6 @@ class Counts(NamedTuple):
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
     short: Mapping[str, str] = {}
-    sampled: bool = False
     rungs: Mapping[str, str] = {}
 
 
@@ -140,7 +139,6 @@ class Top(NamedTuple):
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
     short: Mapping[str, str] = {}
-    sampled: bool = False
     rungs: Mapping[str, str] = {}
 
 
@@ -160,7 +158,6 @@ class Stacks(NamedTuple):
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
     short: Mapping[str, str] = {}
-    sampled: bool = False
     rungs: Mapping[str, str] = {}
 
 
