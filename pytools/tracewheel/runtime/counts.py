@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 # What each row begins with: when the interval ended, how long it was, and of all its rows the total
 # and the greatest of the sums that they are sorted by.
-WHEN = (
-    Member("time", "ev_time", "", 0, 8, 0, False, False),
-    Member("interval", "ev_duration", "", 8, 8, 0, False, False),
-    Member("total", "", "", 16, 8, 0, False, False),
-    Member("most", "", "", 24, 8, 0, False, False),
+WHEN = tuple(
+    Member(name, meaning, "", 8 * number, 8, 0, False, False)
+    for number, (name, meaning) in enumerate(
+        [("time", "ev_time"), ("interval", "ev_duration"), ("total", ""), ("most", "")]
+    )
 )
 _REPORT = ".data.report"  # the map of top_report in count.bpf.h
 
