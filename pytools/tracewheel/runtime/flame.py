@@ -172,8 +172,7 @@ class CountingReader(Reader):
         self._names = functools.lru_cache(_MOST)(self._name)
         self._pid = next(member for member in self.members if member.name == "pid")
         at = {member.meaning: member for member in self.members}
-        self._comm = slice(at["ev_comm"].offset, at["ev_comm"].offset + at["ev_comm"].size)
-        self._user, self._kernel = at["ev_user_stack"], at["ev_stack"]
+        self._comm, self._user, self._kernel = at["ev_comm"], at["ev_user_stack"], at["ev_stack"]
 
     def read(self) -> int:
         """Fill the buffer, and count what is in it; at once, as a process may soon be gone."""
@@ -181,7 +180,7 @@ class CountingReader(Reader):
         for record in self.records(used):
             stack = self._names(
                 self._pid.unpack(record),
-                bytes(record[self._comm]),
+                self._comm.chars(record),
                 part_of(record, self._user, self.size)[0],
                 part_of(record, self._kernel, self.size)[0],
             )
@@ -194,4 +193,4 @@ class CountingReader(Reader):
         for name in self._symbols.names(user, pid, offset=False):
             # Where code without frame pointers leads a walk: the address says nothing.
             frames.append("[unknown]" if name.startswith("[unknown+") else name)
-        return (os.fsdecode(comm.split(b"\0")[0]), *(frames[::-1] or [_LOST]))
+        return (os.fsdecode(comm), *(frames[::-1] or [_LOST]))

@@ -184,7 +184,7 @@ def _describe(member: Member, key: bytes) -> Any:
     """Return a member of a key: as text where its type has names."""
     kind = MEANINGS[member.meaning].text if member.meaning in MEANINGS else ""
     if kind == "chars":
-        return os.fsdecode(key[member.offset : member.offset + member.size].split(b"\0")[0])
+        return os.fsdecode(member.chars(key))
     value = member.unpack(key)
     return name_of(kind, value) if kind in TABLES else value
 

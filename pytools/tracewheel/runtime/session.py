@@ -55,6 +55,10 @@ class Member(NamedTuple):
         at = offset + self.offset
         return int.from_bytes(data[at : at + self.size], "little", signed=self.is_signed)
 
+    def chars(self, data: Any) -> bytes:
+        """Return the text of an array of char, up to its NUL."""
+        return bytes(data[self.offset : self.offset + self.size]).split(b"\0")[0]
+
 
 class Map(NamedTuple):
     """A map as its definition describes it."""

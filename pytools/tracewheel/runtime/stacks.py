@@ -134,8 +134,7 @@ class Reader:
         pid, tid, kernel, user = (
             self._members[name].unpack(key) for name in ("pid", "tid", "kernel_stack", "user_stack")
         )
-        comm = self._members["comm"]
-        name = os.fsdecode(key[comm.offset : comm.offset + comm.size].split(b"\0")[0])
+        name = os.fsdecode(self._members["comm"].chars(key))
         return Stack(
             pid, tid, name, self._name(KERNEL, kernel, frames), self._name(pid, user, frames),
             ns, count, blocked,

@@ -243,8 +243,7 @@ class Reader:
     def _matches(self, member: Member, compiled: Glob, record: memoryview) -> bool:
         """Tell whether a record's text matches, or is absent: then another record's did."""
         if meaning_of(member).json == "chars":
-            chars = bytes(record[member.offset : member.offset + member.size])
-            return compiled.matches(chars.split(b"\0")[0])
+            return compiled.matches(member.chars(record))
         text, state = part_of(record, member, self.size)
         return state == _ABSENT or compiled.matches(text)
 
