@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tracewheel._version import __version__
 from tracewheel.runtime.errors import BpfError, UsageError, say
+from tracewheel.runtime.meaning import later
 from tracewheel.runtime.shapes import WITH_INTERVALS, Shape, Stacks, Stream, module_of
 
 if TYPE_CHECKING:
@@ -165,9 +166,7 @@ def _trace(name: str, values: dict[str, Any], command: Command | None = None) ->
             print(*option.lists(), sep="\n")
             return 0
     if request.explain:
-        from tracewheel.runtime import doctor
-
-        return doctor.explain(name, tool, request)
+        return int(later("doctor", "explain")(name, tool, request))
     from tracewheel.runtime import kernel, output, session
 
     with output.Stop(command.pid if command else 0) as stop:
@@ -231,9 +230,7 @@ def _run_tracewheel(arguments: Sequence[str]) -> int:
     command = _tracewheel_parser().parse_args(arguments).command
     if command != "doctor":
         raise UsageError(f"no tool {command!r} (try tracewheel --help)")
-    from tracewheel.runtime import doctor
-
-    return doctor.examine()
+    return int(later("doctor", "examine")())
 
 
 def _open_standard_descriptors() -> None:

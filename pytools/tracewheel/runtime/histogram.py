@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel.runtime.errors import UsageError
 from tracewheel.runtime.intervals import reports, stamps
-from tracewheel.runtime.meaning import MEANINGS, TABLES, name_of
+from tracewheel.runtime.meaning import MEANINGS, TABLES, later, name_of
 from tracewheel.runtime.options import UNITS
 from tracewheel.runtime.output import escape, replace_file
 
@@ -214,10 +214,8 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
             if request.heatmap:
                 heatmap.add(found)
             if request.alert:
-                from tracewheel.runtime import compare
-
                 whole = not (stop.asked and request.interval)
-                alerts += compare.alert(session.name, request, found, whole)
+                alerts += later("compare", "alert")(session.name, request, found, whole)
             _report(request, found, output, start)
     finally:
         if request.heatmap:
@@ -227,15 +225,13 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
 
 def _report(request: Request, found: list[Histogram], output: Output, start: float) -> None:
     now = time.time_ns()
-    if request.baseline:
-        from tracewheel.runtime import compare
     if request.json:
         for histogram in found:
             described = {"time": now, **histogram.to_json()}
             if request.sample_rate:
                 described["sample_rate"] = request.sample_rate
             if request.baseline:
-                described["baseline"] = compare.describe(request.baseline, histogram)
+                described["baseline"] = later("compare", "describe")(request.baseline, histogram)
             output.text(json.dumps(described) + "\n")
         return
     lines = [f"{line}\n" for line in stamps(request, start, now / 1e9)]
@@ -246,7 +242,7 @@ def _report(request: Request, found: list[Histogram], output: Output, start: flo
             lines.append(f"{heading(histogram, output.ascii)}\n")
         lines.append(histogram.text(fine=bool(request.verbose)))
         if request.baseline:
-            lines.append(compare.text(request.baseline, histogram))
+            lines.append(later("compare", "text")(request.baseline, histogram))
         lines.append("\n")
     if not found:
         lines.append("no events\n")

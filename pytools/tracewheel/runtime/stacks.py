@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracewheel.runtime.errors import say
 from tracewheel.runtime.intervals import reports, stamps
+from tracewheel.runtime.meaning import later
 from tracewheel.runtime.output import escape
 from tracewheel.runtime.symbols import KERNEL, Symbols
 
@@ -183,9 +184,7 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
         if not session.request.rowless:
             _report(session.request, found, output, start)
     if session.request.by_stack:
-        from tracewheel.runtime import flame
-
-        flame.write(session.request, _usecs(ns), tool.title, "usecs", output)
+        later("flame", "write")(session.request, _usecs(ns), tool.title, "usecs", output)
     if unkept:
         say(f"{session.name}: {unkept} with a {LOST}: --stack-storage-size would keep more")
     return {"events": seen}
@@ -205,11 +204,9 @@ def _report(request: Request, found: list[Stack], output: Output, start: float) 
         return
     lines = stamps(request, start, now / 1e9)
     if request.fold:
-        from tracewheel.runtime import flame
-
         ns: dict[tuple[str, ...], int] = {}
         fold(found, request, ns)
-        lines += flame.folded(_usecs(ns)).splitlines()
+        lines += later("flame", "folded")(_usecs(ns)).splitlines()
     else:
         for stack in found:
             between = ("--",) if _is_parted(stack, request) else ()
