@@ -138,7 +138,6 @@ class Reader:
         request = session.request
         self._session = session
         self._earlier: dict[bytes, Mapping[int, int]] = {}
-        self._keyed = bool(request.variables().get("hist_keyed"))
         self._name = tool.histograms
         members = session.opened.members(session.maps[tool.histograms + "_by"].key)
         key, self._slot = members
@@ -147,7 +146,7 @@ class Reader:
 
     def read(self, since_last: bool = False) -> list[Histogram]:
         """Return the histograms that have events, the keys in ascending order."""
-        slots = self._read_keyed() if self._keyed else self._read_single()
+        slots = self._read_keyed() if self._key else self._read_single()
         request = self._session.request
         found = []
         for key, counts in slots.items():

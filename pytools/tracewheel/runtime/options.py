@@ -261,6 +261,8 @@ class Request:
         if isinstance(self.tool, Stream) and _CONTAINER in self.columns():
             ret["with_cgroup"] = True
         if isinstance(self.tool, Histogram):
+            shown = {name for option, _ in self.given() for name in option.shows}
+            ret["hist_keyed"] = not shown <= {column.header for column in _TIMES}
             ret["hist_scale"] = UNITS[self.unit]
         elif isinstance(self.tool, Stream) and self.tool.uprobes:
             name = "" if self.chosen_file else self.tool.uprobes.program

@@ -26,7 +26,7 @@ _SELECT = (
            sets="wanted_ppid"),
 )  # fmt: skip
 _HIST = Option(("--hist",), "show how long calls took as histograms, with -m in milliseconds",
-               sets=lambda _: {"timed": True, "as_histogram": True, "hist_keyed": True},
+               sets=lambda _: {"timed": True, "as_histogram": True},
                enables=("exit", "enter"))  # fmt: skip
 _OVERHEAD = "any system call costs 30 to 50 ns more, with -P or -B up to 170, with -L some 200."
 _LATENCIES = Histogram(
