@@ -43,6 +43,12 @@ static void put_char(struct text *out, char c)
 		*out->at++ = c;
 }
 
+static void put_if(bool wanted, struct text *out, char c)
+{
+	if (wanted)
+		put_char(out, c);
+}
+
 static void put_string(struct text *out, const char *string)
 {
 	put(out, string, strlen(string));
@@ -62,8 +68,7 @@ static void put_decimal(struct text *out, uint64_t value, int least_digits)
 
 static void put_signed(struct text *out, int64_t value)
 {
-	if (value < 0)
-		put_char(out, '-');
+	put_if(value < 0, out, '-');
 	put_decimal(out, value < 0 ? -(uint64_t)value : (uint64_t)value, 1);
 }
 
@@ -205,14 +210,12 @@ struct record {
 static void put_field(struct text *out, const struct record *record,
 		      const struct shim_column *column, const char *text, size_t length)
 {
-	if (record->plan->as_json)
-		put_char(out, '"');
+	bool json = record->plan->as_json, whole;
 
-	bool whole = put_text(out, text, length, record->style);
-
-	if (record->plan->as_json)
-		put_char(out, '"');
-	if (record->plan->as_json && !whole)
+	put_if(json, out, '"');
+	whole = put_text(out, text, length, record->style);
+	put_if(json, out, '"');
+	if (json && !whole)
 		put_base64(out, column->name, text, length);
 }
 
@@ -322,8 +325,7 @@ static void put_flags(struct text *out, const struct shim_table *table, uint64_t
 	for (uint32_t i = 0; i < table->count; i++) {
 		if (!table->keys[i] || (value & table->keys[i]) != table->keys[i])
 			continue;
-		if (any)
-			put_char(out, '|');
+		put_if(any, out, '|');
 		put_string(out, table->texts[i]);
 		any = true;
 		value &= ~table->keys[i];
@@ -342,24 +344,19 @@ static void put_args(struct text *out, const struct shim_column *column, const c
 	bool json = record->plan->as_json, whole = true;
 	size_t length;
 
-	if (json)
-		put_char(out, '[');
+	put_if(json, out, '[');
 	for (; args < end; args += length + 1) {
 		length = strnlen(args, end - args);
 
 		bool quoted = json || (column->number && (!length || memchr(args, ' ', length) ||
 							  memchr(args, '"', length)));
 
-		if (args != begin)
-			put_char(out, json ? ',' : ' ');
-		if (quoted)
-			put_char(out, '"');
+		put_if(args != begin, out, json ? ',' : ' ');
+		put_if(quoted, out, '"');
 		whole &= put_text(out, args, length, record->style | (quoted ? QUOTED : 0));
-		if (quoted)
-			put_char(out, '"');
+		put_if(quoted, out, '"');
 	}
-	if (json)
-		put_char(out, ']');
+	put_if(json, out, ']');
 	if (json && !whole)
 		put_base64(out, column->name, begin, part->length);
 }
@@ -413,8 +410,7 @@ static int put_stack(struct text *out, const struct shim_column *column,
 
 	if (column->kind == SHIM_USER_STACK)
 		memcpy(&pid, record->bytes + column->number, sizeof(pid));
-	if (json)
-		put_char(out, '[');
+	put_if(json, out, '[');
 	for (size_t i = 0; i + 8 <= part.length; i += 8) {
 		char unknown[32];
 		const char *name = unknown;
@@ -435,12 +431,10 @@ static int put_stack(struct text *out, const struct shim_column *column,
 		}
 		put_string(out, !json ? "\n    " : i ? ",\"" : "\"");
 		put_text(out, name, strlen(name), record->style);
-		if (json)
-			put_char(out, '"');
+		put_if(json, out, '"');
 	}
-	if (json)
-		put_char(out, ']');
-	else if (part.state == UNREADABLE)
+	put_if(json, out, ']');
+	if (!json && part.state == UNREADABLE)
 		put_string(out, "\n    [no frames]");
 	return 0;
 }
@@ -588,9 +582,9 @@ static int put_value(struct text *out, const struct record *record,
 			put_ratio(out, value * (column->kind == SHIM_RATE ? 1e9 : 100.0) / whole);
 		break;
 	case SHIM_ADDRESS:
-		put_string(out, json ? "\"" : "");
+		put_if(json, out, '"');
 		put_address(out, at);
-		put_string(out, json ? "\"" : "");
+		put_if(json, out, '"');
 		break;
 	case SHIM_CHARS:
 		put_field(out, record, column, at, strnlen(at, column->size));
