@@ -28,16 +28,13 @@ MEANINGS = {
     "ev_duration": Meaning("span", "span", 1_000_000),
     "ev_ret": Meaning("result", "result"),
     "ev_exit": Meaning("exit", "exit"),
-    "ev_uid": Meaning("unsigned", "unsigned"),
     "ev_dev": Meaning("disk", "disk"),
     "ev_disk": Meaning("chars", "chars"),
     "ev_operation": Meaning("operation", "operation"),
     "ev_request_flags": Meaning("request_flags", "request_flags"),
-    "ev_cgroup": Meaning("unsigned", "unsigned"),
     "ev_open_flags": Meaning("open_flags", "unsigned"),
     "ev_mode": Meaning("octal", "unsigned"),
     "ev_syscall": Meaning("syscall", "syscall"),
-    "ev_count": Meaning("unsigned", "unsigned"),
     "ev_addr": Meaning("address", "address"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
@@ -157,5 +154,6 @@ def name_of(kind: str, key: int) -> str:
     return _known(kind).get(key) or TABLES[kind][1].find(key)
 
 
-# What a kind measures a sum by: the member with which each row of sums begins.
-MEASURES = {"rate": "interval", "share": "total", "bar": "most"}
+# The member that a kind needs beside its own, where there is one: what it measures a sum by, the
+# directory that a path is joined to, the process that addresses are of.
+BESIDE = {"rate": "interval", "share": "total", "bar": "most", "path": "dir", "user_stack": "pid"}

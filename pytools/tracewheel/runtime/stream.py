@@ -16,7 +16,7 @@ from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.errors import BpfError
 from tracewheel.runtime.intervals import TARGET_ENDED, wait
-from tracewheel.runtime.meaning import MEANINGS, MEASURES, TABLES, Meaning
+from tracewheel.runtime.meaning import BESIDE, MEANINGS, TABLES, Meaning
 from tracewheel.runtime.output import Stop
 
 if TYPE_CHECKING:
@@ -77,12 +77,9 @@ class Plan:
     """What the shim needs in order to render the records of one struct."""
 
     def __init__(
-        self,
-        reader: Reader | counts.Reader,
-        columns: tuple[Column, ...],
-        as_json: bool,
-        ascii_only: bool,
+        self, reader: Reader | counts.Reader, columns: tuple[Column, ...], ascii_only: bool
     ) -> None:
+        as_json = bool(reader.session.request.json)
         members = reader.members
         self._members = {member.name: member for member in members}
         self._tables = Tables()
@@ -117,15 +114,8 @@ class Plan:
         self, member: Member, kind: str, name: str, width: int = 0, number: int = 0
     ) -> dict[str, Any]:
         table = self._tables.number_of(kind) if kind in TABLES else 0
-        directory = self._members.get("dir")
-        if kind == "path" and directory:
-            number = directory.offset
-        elif kind == "path":
-            number = member.offset  # of a part: not a directory, so never joined
-        elif kind in MEASURES:
-            number = self._members[MEASURES[kind]].offset
-        elif kind == "user_stack":
-            number = self._members["pid"].offset
+        if kind in BESIDE:
+            number = self._members.get(BESIDE[kind], member).offset
         key = ffi.new("char[]", name.encode())
         self._alive.append(key)
         shown_as = getattr(lib, "SHIM_" + (TABLES[kind][0] if kind in TABLES else kind).upper())
@@ -326,7 +316,7 @@ class Lines:
     def __init__(
         self, reader: Reader | counts.Reader, columns: tuple[Column, ...], output: Output | Objects
     ) -> None:
-        self._plan = Plan(reader, columns, bool(reader.session.request.json), output.ascii)
+        self._plan = Plan(reader, columns, output.ascii)
         self.names = self._plan.names
         self._reader = reader
         self._output = output
