@@ -202,22 +202,21 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
     distributions = Reader(session, tool)
     start = time.monotonic()
     events = alerts = 0
+    heatmap = None
     if request.heatmap:
-        from tracewheel.runtime.heatmap import Heatmap
-
-        heatmap = Heatmap(f"{session.name}: {tool.title}", request.unit)
+        heatmap = later("heatmap", "Heatmap")(f"{session.name}: {tool.title}", request.unit)
     try:
         for _ in reports(session, output, stop):
             found = distributions.read(since_last=True)
             events += sum(histogram.total for histogram in found)
-            if request.heatmap:
+            if heatmap:
                 heatmap.add(found)
             if request.alert:
                 whole = not (stop.asked and request.interval)
                 alerts += later("compare", "alert")(session.name, request, found, whole)
             _report(request, found, output, start)
     finally:
-        if request.heatmap:
+        if heatmap:
             replace_file(request.heatmap, heatmap.svg())
     return {"events": events, "alerts": alerts}
 

@@ -164,18 +164,11 @@ class Stacks(NamedTuple):
 Shape = Union[Stream, Histogram, Counts, Top, Stacks]
 WITH_COLUMNS = (Stream, Counts, Top)
 WITH_INTERVALS = (Histogram, Counts, Top)
-# The module of each in runtime: run() is the command, Reader(...).read() the library.
-MODULES = {
-    Stream: "stream",
-    Histogram: "histogram",
-    Counts: "counts",
-    Top: "counts",
-    Stacks: "stacks",
-}
 
 
 def module_of(tool: Shape) -> Any:
-    """Return what reads and shows tools of a shape."""
+    """Return what reads and shows tools of a shape: run() for commands, Reader for the library."""
     from importlib import import_module
 
-    return import_module(f"tracewheel.runtime.{MODULES[type(tool)]}")
+    name = "counts" if isinstance(tool, Top) else type(tool).__name__.lower()
+    return import_module(f"tracewheel.runtime.{name}")
