@@ -448,12 +448,8 @@ static void put_part(struct text *out, const struct record *record,
 	char joined[3 * 4096];
 	size_t length = whole_length(bytes, &part);
 
-	if (part.state == ABSENT || (part.state == UNREADABLE && json)) {
-		put_nothing(out, record);
-		return;
-	}
-	if (part.state == UNREADABLE) {
-		put_char(out, '?');
+	if (part.state == ABSENT || part.state == UNREADABLE) {
+		put_string(out, json ? "null" : part.state == ABSENT ? "-" : "?");
 		return;
 	}
 	if (column->kind == SHIM_ARGS) {

@@ -144,9 +144,8 @@ class Plan:
 
 def meaning_of(member: Member) -> Meaning:
     """Return how a member is shown."""
-    if member.meaning in MEANINGS:
-        return MEANINGS[member.meaning]
-    return Meaning("signed", "signed") if member.is_signed else Meaning("unsigned", "unsigned")
+    plain = "signed" if member.is_signed else "unsigned"
+    return MEANINGS.get(member.meaning, Meaning(plain, plain))
 
 
 class Reader:
