@@ -5,7 +5,7 @@
 #include "pair.bpf.h"
 #include "request.bpf.h"
 
-#define UNWANTED 0 /* the start of a request whose submitter the filters reject */
+#define UNWANTED 0 /* the time of a request whose submitter the filters reject */
 
 const volatile bool queued; /* time from the insert, not from the issue */
 const volatile bool per_disk;
@@ -14,14 +14,21 @@ const volatile bool per_operation;
 struct io {
 	ev_dev disk;
 	ev_operation operation;
+	ev_cgroup cgroup;
 };
 
-PAIRS(starts, __u64, __u64, 16384);
+struct start {
+	__u64 time;
+	ev_cgroup cgroup;
+};
+
+PAIRS(starts, __u64, struct start, 16384);
 HISTOGRAMS(latencies, io, 16384);
 
-static __always_inline bool filters_given(void)
+static __always_inline bool submitter_matters(void)
 {
-	return filter_pid || filter_tid || filter_uid >= 0 || filter_comm[0] || filter_cgroup;
+	return filter_pid || filter_tid || filter_uid >= 0 || filter_comm[0] || filter_cgroup ||
+	       with_cgroup;
 }
 
 /* Both ends of a request decide alike: start_time_ns changes only by merges, before the issue. */
@@ -39,43 +46,49 @@ static __always_inline bool request_sampled_out(struct request *rq, bool typed)
 static __always_inline int began(struct request *rq, bool issued, bool typed)
 {
 	bool starts_now = issued && !queued;
+	struct start start = {};
 	__u64 key = (__u64)rq;
-	__u64 now;
 
 	if (request_sampled_out(rq, typed) || disk_filtered_out(request_disk(rq, typed), typed))
 		return 0;
-	now = bpf_ktime_get_ns();
-	if (filters_given()) {
-		__u64 *start = bpf_map_lookup_elem(&starts, &key);
+	start.time = bpf_ktime_get_ns();
+	if (submitter_matters()) {
+		struct start *known = bpf_map_lookup_elem(&starts, &key);
+		struct cgroup *charged;
 
 		/* Judged at its insert: at the issue anybody may be running. */
-		if (start) {
-			if (starts_now && *start != UNWANTED)
-				*start = now;
+		if (known) {
+			if (starts_now && known->time != UNWANTED)
+				known->time = start.time;
 			return 0;
 		}
-		if (submitter_filtered_out(charged_cgroup(READ(typed, rq, bio), typed)))
-			now = UNWANTED;
+		charged = charged_cgroup(READ(typed, rq, bio), typed);
+		if (submitter_filtered_out(charged))
+			start.time = UNWANTED;
+		if (with_cgroup)
+			start.cgroup = submitter_cgroup(charged, typed);
 	}
 	/* A requeued request comes here again. */
-	pair_begin(starts, &key, &now, starts_now ? BPF_ANY : BPF_NOEXIST);
+	pair_begin(starts, &key, &start, starts_now ? BPF_ANY : BPF_NOEXIST);
 	return 0;
 }
 
 static __always_inline int ended(struct request *rq, __u32 bytes, bool typed)
 {
-	__u64 key = (__u64)rq, start, now = bpf_ktime_get_ns();
+	__u64 key = (__u64)rq, now = bpf_ktime_get_ns();
+	struct start start;
 	struct io io = {};
 
 	/* The length is reduced after the tracepoint: what is left of a part comes back. */
 	if (bytes < READ(typed, rq, __data_len) || request_sampled_out(rq, typed) ||
-	    !pair_end(starts, &key, &start) || start == UNWANTED)
+	    !pair_end(starts, &key, &start) || start.time == UNWANTED)
 		return 0;
+	io.cgroup = start.cgroup;
 	if (per_disk)
 		io.disk = disk_number(request_disk(rq, typed), typed);
 	if (per_operation)
 		io.operation = READ(typed, rq, cmd_flags) & REQ_OP_MASK;
-	hist_add(latencies, &io, now - start);
+	hist_add(latencies, &io, now - start.time);
 	return 0;
 }
 

@@ -92,7 +92,7 @@ static __always_inline int began(__u64 key, struct gendisk *disk, struct bio *bi
 	io.tid = pid_tgid;
 	io.ppid = current_ppid(typed);
 	io.uid = bpf_get_current_uid_gid();
-	io.cgroup = charged ? typed_cgroup_id(charged, typed) : bpf_get_current_cgroup_id();
+	io.cgroup = submitter_cgroup(charged, typed);
 	copy_disk_name(&io.disk, disk, typed);
 	io.operation = flags & REQ_OP_MASK;
 	io.flags = flags;

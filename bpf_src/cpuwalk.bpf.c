@@ -9,6 +9,7 @@ const volatile bool per_process;
 struct place {
 	__u32 cpu;
 	__u32 pid;
+	ev_cgroup cgroup;
 	ev_comm comm;
 };
 
@@ -27,6 +28,7 @@ static __always_inline int sampled(void *ctx)
 	/* The idle task, which every CPU has as 0, is no process. */
 	if (!pid_tgid || filtered_out(pid_tgid))
 		return 0;
+	place.cgroup = current_cgroup();
 	if (per_process) {
 		place.pid = pid_tgid >> 32;
 		bpf_get_current_comm(place.comm, sizeof(place.comm));

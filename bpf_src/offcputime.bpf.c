@@ -23,6 +23,7 @@ struct sleep {
 	__u32 tid;
 	__u64 kernel_stack;
 	__u64 user_stack;
+	ev_cgroup cgroup;
 	ev_comm comm;
 };
 
@@ -93,6 +94,7 @@ static __always_inline void left(unsigned long long *ctx, bool preempted, struct
 	if (begin->since)
 		__sync_fetch_and_add(&unseen_lost, 1);
 	begin->sleep.pid = pid_tgid >> 32;
+	begin->sleep.cgroup = current_cgroup();
 	if (per_thread)
 		begin->sleep.tid = tid;
 	bpf_get_current_comm(begin->sleep.comm, sizeof(begin->sleep.comm));

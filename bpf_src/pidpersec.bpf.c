@@ -10,9 +10,10 @@ struct births {
 	ev_count pids, threads, execs;
 };
 
-COUNTS(births, births, 1);
+ROW(births, births, 4096);
 
 struct parent {
+	ev_cgroup cgroup;
 	__u32 pid;
 	ev_comm comm;
 };
@@ -23,12 +24,14 @@ TOP(parents, parent, births, 4096);
 static __always_inline struct births *births_of_current(void)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	struct parent parent = { .pid = pid_tgid >> 32 };
+	struct parent parent = {};
 
 	if (filtered_out(pid_tgid))
 		return NULL;
 	if (!per_parent)
-		return counts_of(births, 0);
+		return row_of(births, current_cgroup());
+	parent.pid = pid_tgid >> 32;
+	parent.cgroup = current_cgroup();
 	bpf_get_current_comm(parent.comm, sizeof(parent.comm));
 	return top_of(parents, &parent);
 }

@@ -20,6 +20,7 @@ struct wait {
 	__u32 tid;
 	__u32 cpu;
 	__u32 pidns;
+	ev_cgroup cgroup;
 	ev_comm comm;
 };
 
@@ -87,6 +88,7 @@ static __always_inline void came(struct task_struct *task, bool typed)
 	*start = 0;
 	if (lasted < least_ns || (filter_cpu >= 0 && cpu != filter_cpu))
 		return;
+	wait.cgroup = cgroup_of_task(task);
 	if (per_cpu)
 		wait.cpu = cpu;
 	if (per_pidns)

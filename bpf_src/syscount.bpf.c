@@ -24,6 +24,7 @@ struct call {
 	__u32 pid;
 	ev_syscall syscall;
 	ev_ret error;
+	ev_cgroup cgroup;
 	ev_comm comm;
 };
 
@@ -36,6 +37,7 @@ TOP(calls, call, calls, 16384);
 COUNTS(calls_only, calls, KNOWN_MOST); /* where nothing else tells calls apart */
 
 struct latency {
+	ev_cgroup cgroup;
 	ev_syscall syscall;
 };
 
@@ -67,10 +69,10 @@ static __always_inline bool syscall_filtered_out(ev_syscall syscall)
 static __always_inline struct calls *count_call(ev_syscall syscall, __s64 error)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct call call = {};
+	struct call call = { .cgroup = current_cgroup() };
 	struct calls *sums = NULL;
 
-	if (!without_syscall && !per_error && !per_process)
+	if (!without_syscall && !per_error && !per_process && !with_cgroup)
 		sums = counts_of(calls_only, syscall);
 	if (!without_syscall)
 		call.syscall = syscall;
@@ -132,7 +134,11 @@ static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 re
 	if ((failed_only && !failed) || (wanted_error && -ret != wanted_error))
 		return 0;
 	if (as_histogram) {
-		hist_add(latencies, &(struct latency){ start.syscall }, now - start.time);
+		struct latency latency = {};
+
+		latency.cgroup = current_cgroup();
+		latency.syscall = start.syscall;
+		hist_add(latencies, &latency, now - start.time);
 		return 0;
 	}
 	sums = count_call(start.syscall, failed ? ret : 0);

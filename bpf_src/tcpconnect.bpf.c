@@ -38,6 +38,7 @@ PAIRS(attempts, __u64, struct connect, 16384);
 KEPT_STACKS(stacks, __u64, 1024);
 
 struct peer {
+	ev_cgroup cgroup;
 	ev_addr laddr;
 	ev_addr raddr;
 	__u32 rport;
@@ -53,11 +54,13 @@ TOP(peers, peer, totals, 4096);
 /* Count the connect instead of showing it. */
 static __always_inline bool counted(const struct connect *connect)
 {
-	struct peer peer = { .rport = connect->dport };
+	struct peer peer = {};
 	struct totals *totals;
 
 	if (!count_only)
 		return false;
+	peer.cgroup = connect->cgroup;
+	peer.rport = connect->dport;
 	__builtin_memcpy(peer.laddr, connect->saddr, sizeof(peer.laddr));
 	__builtin_memcpy(peer.raddr, connect->daddr, sizeof(peer.raddr));
 	totals = top_of(peers, &peer);

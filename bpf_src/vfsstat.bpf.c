@@ -14,7 +14,7 @@ struct operations {
 	ev_count stat, rename, link, symlink, readdir;
 };
 
-COUNTS(calls, operations, 1);
+ROW(calls, operations, 4096);
 
 /* Operations go by where they are counted. */
 #define OPERATION(what) __builtin_offsetof(struct operations, what)
@@ -22,9 +22,12 @@ COUNTS(calls, operations, 1);
 
 static __always_inline int count_operation(__u64 operation)
 {
-	void *sums = counts_of(calls, 0);
+	void *sums;
 
-	if (sums && operation < NO_OPERATION && !filtered_out(bpf_get_current_pid_tgid()))
+	if (operation >= NO_OPERATION || filtered_out(bpf_get_current_pid_tgid()))
+		return 0;
+	sums = row_of(calls, current_cgroup());
+	if (sums)
 		add(*(__u64 *)(sums + operation), 1);
 	return 0;
 }

@@ -4,6 +4,7 @@
 #define COUNT_BPF_H
 
 #include "record.bpf.h"
+#include "filter.bpf.h"
 
 /*
  * Atomic, because on its CPU too a program may be interrupted in the middle. The barrier hides a
@@ -18,8 +19,8 @@
 	})
 
 /*
- * COUNTS(calls, sums, 1): a struct sums for each CPU, or as many as are told, found by
- * counts_of(calls, index): for one row, or beside TOP for keys that are small numbers.
+ * COUNTS(calls, sums, 512): so many struct sums for each CPU, found by counts_of(calls, index):
+ * for ROW, or beside TOP for keys that are small numbers.
  */
 #define COUNTS(name, kind, entries)                                                            \
 	struct {                                                                               \
@@ -69,5 +70,24 @@ __u32 top_report SEC(".data.report");
 	}
 
 #define top_of(name, key) name##_of(key)
+
+struct container {
+	ev_cgroup cgroup;
+};
+
+/*
+ * ROW(calls, sums, 4096): one struct sums of all events, or, where containers are told apart, one
+ * for each cgroup in the map calls_by; row_of(calls, cgroup) finds it.
+ */
+#define ROW(name, kind, entries)                                                               \
+	COUNTS(name, kind, 1);                                                                 \
+	TOP(name##_by, container, kind, entries);                                              \
+	static __always_inline struct kind *name##_row(__u64 cgroup)                           \
+	{                                                                                      \
+		struct container container = { cgroup };                                       \
+		return with_cgroup ? top_of(name##_by, &container) : counts_of(name, 0);       \
+	}
+
+#define row_of(name, cgroup) name##_row(cgroup)
 
 #endif

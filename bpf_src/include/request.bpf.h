@@ -40,6 +40,12 @@ static __always_inline struct cgroup *charged_cgroup(struct bio *bio, bool typed
 	return cgroup;
 }
 
+/* Of an ev_cgroup: who submits. */
+static __always_inline __u64 submitter_cgroup(struct cgroup *charged, bool typed)
+{
+	return charged ? typed_cgroup_id(charged, typed) : bpf_get_current_cgroup_id();
+}
+
 /* Judge who submits: the current task, but by the cgroup that the I/O is charged to. */
 static __always_inline bool submitter_filtered_out(struct cgroup *charged)
 {
