@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 from tracewheel.runtime import cli
+from tracewheel.runtime import kernel as kernel_facts
+from tracewheel.runtime.errors import NotSupported
 from tracewheel.runtime.session import preempts_programs
 from tracewheel.runtime.shapes import WITH_COLUMNS, WITH_INTERVALS, Stream
 
@@ -351,3 +353,29 @@ def write_to_disk(image: str) -> None:
         disk.write(bytes(4096))
         os.fsync(disk.fileno())
     subprocess.run(["losetup", "--detach", path], check=True)
+
+
+@pytest.fixture
+def cgroups() -> Iterator[Callable[[str], Path]]:
+    """Give a function that makes cgroups; they are removed after the test."""
+    try:
+        root = Path(kernel_facts.cgroup_root())
+    except NotSupported:
+        pytest.skip("needs a cgroup2 file system")
+    if os.geteuid():
+        pytest.skip("needs root")
+    made: list[Path] = []
+
+    def make(path: str) -> Path:
+        at = root
+        for part in path.split("/"):
+            at /= part
+            if not at.exists():
+                at.mkdir()
+                made.append(at)
+        return at
+
+    yield make
+    for path in reversed(made):
+        if path.exists():
+            path.rmdir()

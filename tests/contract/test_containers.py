@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +20,12 @@ import pytest
 import tracewheel
 from hypothesis import given
 from hypothesis import strategies as st
-from tracewheel.runtime import kernel
+from tracewheel.runtime import containers
 from tracewheel.runtime.containers import container_id, container_names, label, parse_container
-from tracewheel.runtime.errors import NotSupported, TargetGone, UsageError
+from tracewheel.runtime.errors import TargetGone, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 PRIME, OTHERS = 23, 17
 WEB, DATABASE, QUEUE, CACHE, POD, BARE = (
@@ -198,38 +201,9 @@ def test_any_component(text: str) -> None:
     assert container_id(f"x-{WEB}.scope") == WEB
 
 
-@pytest.fixture
-def cgroups() -> Iterator[Callable[[str], Path]]:
-    """Give a function that makes cgroups; they are removed after the test."""
-    try:
-        root = Path(kernel.cgroup_root())
-    except NotSupported:
-        pytest.skip("needs a cgroup2 file system")
-    if os.geteuid():
-        pytest.skip("needs root")
-    made: list[Path] = []
-
-    def make(path: str) -> Path:
-        at = root
-        for part in path.split("/"):
-            at /= part
-            if not at.exists():
-                at.mkdir()
-                made.append(at)
-        return at
-
-    yield make
-    for path in reversed(made):
-        path.rmdir()
-
-
-def enter(cgroup: Path) -> Callable[[], None]:
+def enter(cgroup: Path) -> Callable[[], int]:
     """Return what moves a child into a cgroup before its exec."""
-
-    def move() -> None:
-        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
-
-    return move
+    return functools.partial((cgroup / "cgroup.procs").write_text, "0")
 
 
 def test_labels(cgroups: Any, engines: tuple[str, str]) -> None:
@@ -244,6 +218,25 @@ def test_labels(cgroups: Any, engines: tuple[str, str]) -> None:
 
     assert shown == {path: label(number, engines[1]) for path, number in numbers.items()}
     assert "?" == label(2**63)
+
+
+def test_learning(cgroups: Any) -> None:
+    """What was looked at keeps its name when it is gone, and its id when it is started again."""
+    lone = "09" * 32  # of which nothing is written
+    path = f"test.slice/docker-{lone}.scope"
+    first = cgroups(f"{path}/payload")
+    numbers = [first.stat().st_ino, first.parent.stat().st_ino]
+    containers.learn()
+    first.rmdir()
+    first.parent.rmdir()
+    again = cgroups(path).stat().st_ino
+
+    assert again not in numbers
+    assert [lone[:12]] * 3 == [label(number) for number in (*numbers, again)]
+    assert {numbers[1]} == {containers.container_of(number)[0] for number in (*numbers, again)}
+    assert (2**62, "?") == containers.container_of(2**62)
+    assert {1} == {containers.container_of(cgroups(path).stat().st_ino)[0]
+                   for path in ("test.slice", "test.slice/nginx.service")}  # fmt: skip
 
 
 def open_in(cgroup: Path, watched: Path, times: int) -> None:
@@ -339,3 +332,153 @@ def test_library(cgroups: Any, tmp_path: Path) -> None:
         event = next(iter(events))
 
     assert (inside.stat().st_ino, BARE[:12]) == (event.cgroup, event.container)
+
+
+# What a child does so often, and the member that counts it.
+SUMS = {
+    "syscount --syscall getpgid": ("os.getpgid(0)", "count"),
+    "syscount -B --syscall getpgid": ("os.getpgid(0)", "count"),
+    "syscount -L --syscall getpgid": ("os.getpgid(0)", "count"),
+    "syscount --hist --syscall getpgid": ("os.getpgid(0)", "count"),
+    "tcpconnect -c --port 9": ("socket.socket().connect_ex(('127.0.0.1', 9))", "connects"),
+    "vfsstat": ("os.rmdir(os.mkdir(sys.argv[1]) or sys.argv[1])", "mkdir"),
+    "pidpersec": ("os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)", "pids"),
+    "pidpersec -P": ("os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)", "pids"),
+}
+
+
+def act_in(cgroup: Path, code: str, times: int, *arguments: object) -> None:
+    """Do something so often in a process of a cgroup."""
+    code = f"import os, socket, sys, time\nfor _ in range({times}): {code}"
+    command = [sys.executable, "-B", "-c", code, *map(str, arguments)]
+    subprocess.run(command, preexec_fn=enter(cgroup), check=True)
+
+
+def act_in_several(cgroups: Any, code: str, *arguments: object) -> dict[tuple[int, str], int]:
+    """Act so in containers, one of which has two cgroups, and outside; return how often in each."""
+    inside = cgroups(f"test.slice/docker-{BARE}.scope")
+    below = cgroups(f"test.slice/docker-{BARE}.scope/system.slice")
+    other = cgroups(f"test.slice/lxc.payload.{POD[:9]}")
+    outside = cgroups("test.slice")
+    for cgroup, times in ((inside, PRIME), (other, OTHERS), (below, 2), (outside, 1)):
+        act_in(cgroup, code, times, *arguments)
+    return {(inside.stat().st_ino, BARE[:12]): PRIME + 2, (other.stat().st_ino, POD[:9]): OTHERS}
+
+
+@pytest.mark.parametrize("line", SUMS)
+def test_sums(cgroups: Any, trace: Any, tmp_path: Path, line: str) -> None:
+    """--per-container tells what each container did, in all of its cgroups together."""
+    code, member = SUMS[line]
+    tool = trace(*line.split(), "--per-container", "--json")
+    expected = act_in_several(cgroups, code, tmp_path / "folder")
+    tool.end()
+
+    found: collections.Counter[tuple[int, str]] = collections.Counter()
+    for each in tool.json:
+        found[each["cgroup"], each["container"]] += each[member]
+    del found[1, "-"]  # others act, too
+    assert {} == tool.losses
+    assert expected == tool.completed({each: found[each] for each in expected}, expected)
+    assert set(expected) == {each for each, count in found.items() if count}
+
+
+@pytest.mark.parametrize("line", SUMS)
+def test_no_container_unless_asked(cgroups: Any, trace: Any, tmp_path: Path, line: str) -> None:
+    """Without the option all containers share a row, and no row says which."""
+    code, member = SUMS[line]
+    tool = trace(*line.split(), "--json")
+    expected = {member: sum(act_in_several(cgroups, code, tmp_path / "folder").values()) + 1}
+    tool.end()
+
+    assert all(not {"cgroup", "container"} & set(each) for each in tool.json)
+    found = {member: sum(each[member] for each in tool.json)}
+    assert tool.completed(found, expected)[member] >= expected[member]
+
+
+def test_tables_and_headings(cgroups: Any, trace: Any) -> None:
+    """A table has the container in its first column, a histogram in its heading."""
+    lines = ["syscount --syscall getpgid", "syscount --hist --syscall getpgid"]
+    table, histogram = tools = [trace(*line.split(), "--per-container") for line in lines]
+    act_in_several(cgroups, "os.getpgid(0)")
+    for tool in tools:
+        tool.end()
+
+    names = {BARE[:12], POD[:9]}
+    assert ["CONTAINER", "SYSCALL", "COUNT"] == table.out.splitlines()[0].split()
+    assert names == {row[0] for row in table.rows} - {"-"}
+    headings = re.findall("^.* = .*$", histogram.out, re.MULTILINE)
+    assert {f"syscall = getpgid, container = {name}" for name in names} == {
+        heading for heading in headings if not heading.endswith("-")
+    }
+
+
+def test_gone_before_the_report(cgroups: Any, trace: Any) -> None:
+    """A container that was there while it was traced has its name in the report."""
+    inside = cgroups(f"test.slice/docker-{BARE}.scope")
+    tool = trace("syscount", "-i", "1", "--syscall", "getpgid", "--per-container")
+    tool.line()
+    act_in(inside, "os.getpgid(0)", PRIME)
+    inside.rmdir()
+    tool.end()
+
+    assert [BARE[:12], "getpgid"] in [row[:2] for row in tool.rows]
+
+
+def test_samples(cgroups: Any, trace: Any) -> None:
+    """All samples of a process are its container's."""
+    inside = cgroups(f"test.slice/docker-{BARE}.scope")
+    tool = trace("cpuwalk", "-P", "-F", "997", "--per-container", "--json")
+    burn = "print(sum(1 for _ in iter(lambda: time.process_time() < 0.3, False)) > 0)"
+    act_in(inside, f"open('/proc/self/comm', 'w').write('burner'); {burn}", 1)
+    tool.end()
+
+    burnt = [each for each in tool.json if each["comm"] == "burner"]
+    assert {(inside.stat().st_ino, BARE[:12])} == {(e["cgroup"], e["container"]) for e in burnt}
+
+
+def test_sleeps(cgroups: Any, trace: Any) -> None:
+    """Times off the CPU are the sleeper's container's, whoever comes next."""
+    tool = trace("offcputime", "-m", "15000", "--state", "1", "--per-container", "--json")
+    expected = act_in_several(cgroups, "time.sleep(0.02)")
+    tool.end()
+
+    found: collections.Counter[tuple[int, str]] = collections.Counter()
+    for each in tool.json:
+        if any("nanosleep" in frame for frame in each["kernel_stack"]):
+            found[each["cgroup"], each["container"]] += each["times"]
+    unseen = tool.summary["losses"].get("unseen", 0)
+    for container, times in expected.items():
+        assert times - unseen <= found[container] <= times
+    assert all("container" in each for each in tool.json)
+
+
+@pytest.mark.parametrize("line", ["offcputime -f", "opensnoop --folded - -n watched"])
+def test_outermost_frame(cgroups: Any, trace: Any, tmp_path: Path, line: str) -> None:
+    """Folded stacks begin with the container, then the command."""
+    (tmp_path / "watched").touch()
+    tool = trace(*line.split(), "--per-container")
+    act_in_several(cgroups, "time.sleep(0.01); open(sys.argv[1])", tmp_path / "watched")
+    tool.end()
+
+    comm = os.path.basename(os.path.realpath(sys.executable))[:15]
+    frames = [frame.split(";") for frame in tool.out.splitlines()]
+    assert {(BARE[:12],), (POD[:9],)} <= {tuple(each[:1]) for each in frames}
+    assert {BARE[:12], POD[:9], "-"} == {each[0] for each in frames}
+    assert {each[1] for each in frames if each[0] == BARE[:12]} & {comm, "python", "python3"}
+
+
+def test_reports_as_objects(cgroups: Any) -> None:
+    """Histograms, rows and stacks have the cgroup and the container, as JSON has."""
+    asked: dict[str, Any] = {"syscall": "getpgid", "per_container": True}
+    with contextlib.ExitStack() as tools:
+        times = tools.enter_context(tracewheel.syscount.trace(**asked, hist=True))
+        calls = tools.enter_context(tracewheel.syscount.trace(**asked))
+        sleeps = tools.enter_context(tracewheel.offcputime.trace(per_container=True))
+        done = act_in_several(cgroups, "os.getpgid(0); time.sleep(0.001)")
+        objects = [*sleeps.read(), *calls.read()]
+        keys = [(each.key["cgroup"], each.key["container"]) for each in times.read()]
+
+    # An earlier test had a container of this name, and this process remembers its id.
+    expected = {(containers.container_of(cgroup)[0], name) for cgroup, name in done}
+    assert expected == set(keys) - {(1, "-")}
+    assert expected == {(each.cgroup, each.container) for each in objects} - {(1, "-")}

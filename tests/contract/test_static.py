@@ -226,10 +226,29 @@ def members_of(tool: Stream | Counts | Top, opened: Opened) -> dict[str, Member]
     if isinstance(tool, Stream):
         return {m.name: m for m in opened.members(maps[tool.ring].record)}
     found = [*WHEN, *opened.members(maps[tool.sums].value)]
-    if isinstance(tool, Top):
-        key, _ = opened.members(maps[tool.sums].key)
-        found += opened.members(key.meaning)
-    return {m.name: m for m in found}
+    key, _ = opened.members(maps[tool.sums if isinstance(tool, Top) else f"{tool.sums}_by"].key)
+    return {m.name: m for m in [*found, *opened.members(key.meaning)]}
+
+
+def test_containers_can_be_told_apart(tool_name: str, opened: Opened) -> None:
+    """Each key of sums and each record that has a container has its cgroup, and an option."""
+    shapes = [cli.load_tool(tool_name)[0]]
+    maps = {m.name: m for m in opened.maps()}
+    for tool in shapes:  # grows meanwhile
+        options = options_of(tool)
+        shapes += [o.becomes for o in options if o.becomes and o.becomes not in shapes]
+        if isinstance(tool, Stacks):
+            members = opened.members(maps[tool.sums].key)
+        elif isinstance(tool, Histogram):
+            key, _ = opened.members(maps[f"{tool.histograms}_by"].key)
+            members = opened.members(key.meaning)
+        else:
+            members = [*members_of(tool, opened).values()]
+        assert not isinstance(tool, Counts) or tool.columns[0].member == "time"
+        has_cgroup = ("cgroup", "ev_cgroup") in [(m.name, m.meaning) for m in members]
+
+        assert has_cgroup == ("per_container" in {option.dest for option in options})
+        assert has_cgroup or isinstance(tool, Stream)
 
 
 def test_columns_show_members(table_name: str, opened: Opened) -> None:

@@ -169,6 +169,18 @@ def test_baseline_in_the_report() -> None:
         request(baseline=baseline, milliseconds=True)
 
 
+def test_baseline_of_a_container() -> None:
+    """A container that was started again is compared with what it was, by its name."""
+    baseline = {frozenset[Any]({("container", "web")}): USUAL}
+    web, other = (
+        USUAL._replace(key={"cgroup": number, "container": name})
+        for number, name in ((7, "web"), (8, "shop"))
+    )
+
+    assert "change  p50 +0 %" in compare.text(baseline, web)
+    assert "no baseline\n" == compare.text(baseline, other)
+
+
 def cells(document: str) -> list[tuple[str, str, int]]:
     """Return time, latency and count of each cell of a heat map."""
     titles = [

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,30 @@ def test_cgroup_filter(trace: Any, disk: Disk, new_cgroup: Any, controllers: lis
     assert {} == counts(mine)  # both filters count
 
 
+@pytest.mark.parametrize("scheduler", ["none", "mq-deadline"])
+@pytest.mark.parametrize("rung", ["tp_btf", "raw_tp"])
+@pytest.mark.parametrize("queued", [[], ["-Q"]])
+def test_containers_apart(
+    trace: Any, disk: Disk, cgroups: Any, scheduler: str, rung: str, queued: list[str]
+) -> None:
+    """--per-container: a request is the container's that submits it, whoever passes it on."""
+    (disk.settings / "queue/scheduler").write_text(scheduler)
+    name = "f6" * 32
+    inside = cgroups(f"test.slice/docker-{name}.scope")
+    below = cgroups(f"test.slice/docker-{name}.scope/payload")
+    forced = [f"--rung={ladder}={rung}" for ladder in LADDERS]
+    tool = trace("biolatency", "-d", disk.name, "--per-container", "--json", *queued, *forced)
+    disk.read(READS)
+    for cgroup in (inside, below):
+        enter = functools.partial((cgroup / "cgroup.procs").write_text, "0")
+        disk.read_in_a_child(OTHERS, preexec_fn=enter)
+    tool.end()
+
+    expected = {(1, "-"): READS, (inside.stat().st_ino, name[:12]): 2 * OTHERS}
+    assert expected == counts(tool, "cgroup", "container")
+    assert {} == tool.losses
+
+
 def test_milliseconds(trace: Any, disk: Disk) -> None:
     """-m shows the same requests in milliseconds."""
     tool = trace("biolatency", "-d", disk.name, "-m", "--json")
@@ -189,6 +214,21 @@ def test_request_that_completes_in_parts(
     least, most = bounds(tool)
     assert least <= took
     assert not queued or most >= 0.8 * took
+
+
+def test_container_of_a_request_that_is_queued_again(
+    trace: Any, scsi_disk: ScsiDisk, cgroups: Any
+) -> None:
+    """A request remains its submitter's, though the kernel issues it again by itself."""
+    name = "f6" * 32
+    inside = cgroups(f"test.slice/docker-{name}.scope")
+    tool = trace("biolatency", "-d", scsi_disk.name, "--per-container", "--json")
+    scsi_disk.go_wrong(scsi_disk.HOST_BUSY)
+    enter = functools.partial((inside / "cgroup.procs").write_text, "0")
+    scsi_disk.read_in_a_child(READS, preexec_fn=enter)
+    tool.end()
+
+    assert {(inside.stat().st_ino, name[:12]): READS} == counts(tool, "cgroup", "container")
 
 
 def test_request_that_is_queued_again(trace: Any, scsi_disk: ScsiDisk, kernel_says: Any) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -112,6 +113,26 @@ def nearly(times: int) -> Any:
     Seen on one kernel: a few switches per thousand never reach a tracepoint, ftrace's neither.
     """
     return pytest.approx(times, rel=0.05)
+
+
+def test_containers_apart(trace: Any, cgroups: Any, hire: Any, rungs_of: Any) -> None:
+    """--per-container: a wait is the container's of the task that waits, whoever wakes it."""
+    name = "f6" * 32
+    cgroup = cgroups(f"test.slice/docker-{name}.scope")
+    worker = hire(preexec_fn=functools.partial((cgroup / "cgroup.procs").write_text, "0"))
+    waker = hire()
+    for rung in rungs_of("runqlat", "wait"):
+        before = worker.waits()
+        tool = trace("runqlat", "--per-container", "--json", "--rung", f"wait={rung}")
+        worker.play(TURNS)
+        waker.play(TURNS)
+        expected = worker.waits().since(before).times
+        tool.end()
+
+        found = {(each["cgroup"], each["container"]): each["count"] for each in tool.json}
+        assert nearly(expected) == found[cgroup.stat().st_ino, name[:12]]
+        assert found[1, "-"] > TURNS / 2
+        assert len(found) == len(tool.json)
 
 
 def test_each_rung_counts_wakeups(trace: Any, hire: Any, rungs_of: Any) -> None:

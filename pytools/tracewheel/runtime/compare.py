@@ -63,7 +63,8 @@ def parse_condition(text: str) -> Condition:
 
 
 def _key(histogram: Histogram) -> _Key:
-    return frozenset(histogram.key.items())
+    # A container has another cgroup each time that it is started.
+    return frozenset(item for item in histogram.key.items() if item[0] != "cgroup")
 
 
 def parse_baseline(path: str) -> Mapping[_Key, Histogram]:

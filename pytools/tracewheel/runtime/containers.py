@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -135,22 +136,37 @@ def parse_container(text: str, cgroups: str = "", root: str = "/") -> tuple[int,
     raise TargetGone(f"cannot find container {text!r} below {cgroups}{old}")
 
 
-_paths: dict[int, str] = {}  # of cgroups, by their ids
+# Of a cgroup, by its path and by its id: the id of its innermost container's and the last part of
+# that one's path; those of the root where there is no container; its own id and "?" if it is gone.
+_containers: dict[str | int, tuple[int, str]] = {}
 _names: dict[str, list[str]] = {}
+
+
+def learn() -> None:
+    """Look at the containers that there are: once one is gone it is too late."""
+    with contextlib.suppress(NotSupported):
+        for path, number in kernel.cgroups(kernel.cgroup_root()):
+            folder, name = os.path.split(path)
+            is_container = container_id(name) or machine_name(name)
+            found = (number, name) if is_container else _containers.get(folder, (number, name))
+            if number not in _containers:
+                # One that was started again keeps the id that it had.
+                _containers[number] = _containers.setdefault(path, found)
+                label(number)
+
+
+def container_of(cgroup: int) -> tuple[int, str]:
+    """Return what all cgroups of a container share: the id of its own, and how that is called."""
+    if cgroup not in _containers:
+        learn()
+    return _containers.setdefault(cgroup, (cgroup, "?"))
 
 
 def label(cgroup: int, root: str = "/") -> str:
     """Return the name or short id of a cgroup's innermost container; "-": none, "?": it is gone."""
-    if cgroup not in _paths:
-        try:
-            _paths.update((number, path) for path, number in kernel.cgroups(kernel.cgroup_root()))
-        except NotSupported:
-            return "?"
-    for component in reversed(_paths.get(cgroup, "").split("/")):
-        number = container_id(component)
-        if number and number not in _names:
-            _names.update(container_names(root))
-        if number or machine_name(component):
-            known = [*_names.get(number, []), machine_name(component), number[:_SHORT]]
-            return next(filter(None, known))
-    return "-" if cgroup in _paths else "?"
+    _, name = container_of(cgroup)
+    number = container_id(name)
+    if number and number not in _names:
+        _names.update(container_names(root))
+    known = [*_names.get(number, []), machine_name(name), number[:_SHORT]]
+    return next(filter(None, known), "?" if name == "?" else "-")

@@ -45,6 +45,7 @@ class Reader:
             struct, self._report = session.opened.members(self._map.key)
             key = session.opened.members(struct.meaning)
             self._key_size = struct.size
+            self._whose = session.whose(key)
             if tool.indexed:
                 self._growing = tool.indexed[0]
                 self._index = next(m for m in key if m.name == tool.indexed[1])
@@ -59,7 +60,8 @@ class Reader:
         wanted = {"time", "interval", *(column.member for column in columns)}
         self.shown = [m for m in self.members if m.name in wanted]
         sums = {m.name: m for m in self._sums}
-        self._order = [sums[c.member] for c in columns if c.member in sums][-1:]
+        order = [sums[c.member] for c in columns if c.member in sums]
+        self._order = order[getattr(tool, "by", slice(-1, None))]
         self._number = 0
         self._earlier: dict[bytes, bytes] = {}
         self._since = session.started
@@ -82,14 +84,19 @@ class Reader:
             found += self._subtract()
         now = kernel.boot_time_ns()
         pad = bytes(-self._key_size % 8)
-        sorted_by = [0]
-        for order in self._order:
-            found.sort(key=lambda row: (-order.unpack(row[1]), row[0]))
-            sorted_by = [order.unpack(sums) for _, sums in found]
+        found.sort(key=lambda row: (-self._greatness(row[1]), row[0]))
+        sorted_by = [self._greatness(sums) for _, sums in found]
         ahead = (now, now - self._since, sum(sorted_by), max(sorted_by, default=0))
         self._since = now
         when = b"".join(number.to_bytes(8, "little") for number in ahead)
         return [when + key + pad + sums for key, sums in found]
+
+    def _greatness(self, sums: bytes) -> int:
+        return sum(m.unpack(sums) for m in self._order)
+
+    def _add(self, sums: bytes, more: bytes, times: int = 1) -> bytes:
+        added = (m.unpack(sums) + times * m.unpack(more) for m in self._sums)
+        return b"".join(each.to_bytes(8, "little") for each in added)
 
     def _subtract(self) -> list[tuple[bytes, bytes]]:
         """Return the rows of an array, whose sums only grow."""
@@ -100,10 +107,9 @@ class Reader:
             if sums == earlier and self._index:
                 continue
             self._earlier[index] = sums
-            more = (m.unpack(sums) - m.unpack(earlier) for m in self._sums)
             at = self._index.offset if self._index else 0
             key = (bytes(at) + index).ljust(self._key_size, b"\0")[: self._key_size]
-            rows.append((key, b"".join(each.to_bytes(8, "little") for each in more)))
+            rows.append((key, self._add(sums, earlier, -1)))
         return rows
 
     def _take(self) -> list[tuple[bytes, bytes]]:
@@ -123,7 +129,11 @@ class Reader:
         fd = lib.bpf_map__fd(find_map(handle, self._map.name))
         count = ffi.new("uint32_t *", len(rows))
         lib.bpf_map_delete_batch(fd, b"".join(key for key, _ in rows), count, ffi.NULL)
-        return [(key[: self._key_size], sums) for key, sums in rows]
+        found: dict[bytes, bytes] = {}
+        for key, more in rows:
+            key = self._whose(key[: self._key_size])
+            found[key] = self._add(found[key], more) if key in found else more
+        return list(found.items())
 
     def count(self, rows: list[bytes]) -> int:
         """Return how many events the rows are made of."""

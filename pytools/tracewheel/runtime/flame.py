@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracewheel.runtime.errors import BpfError
+from tracewheel.runtime.meaning import name_of
 from tracewheel.runtime.output import escape, replace_file
 from tracewheel.runtime.stream import Reader, part_of
 from tracewheel.runtime.symbols import KERNEL, Symbols
@@ -162,7 +163,8 @@ def write(request: Request, stacks: Folded, title: str, unit: str, output: Outpu
 class CountingReader(Reader):
     """A reader that counts the records that it reads by their stacks.
 
-    ``stacks`` has how many records had each: process name, user frames, kernel frames.
+    ``stacks`` has how many records had each: process name, user frames, kernel frames; before
+    them, if containers are told apart, the container.
     """
 
     def __init__(self, session: Session, tool: Stream) -> None:
@@ -172,25 +174,29 @@ class CountingReader(Reader):
         self._names = functools.lru_cache(_MOST)(self._name)
         self._pid = next(member for member in self.members if member.name == "pid")
         at = {member.meaning: member for member in self.members}
+        self._cgroup = at["ev_cgroup"] if session.request.per_container else None
         self._comm, self._user, self._kernel = at["ev_comm"], at["ev_user_stack"], at["ev_stack"]
 
     def read(self) -> int:
         """Fill the buffer, and count what is in it; at once, as a process may soon be gone."""
         used = super().read()
         for record in self.records(used):
-            stack = self._names(
+            who = [os.fsdecode(self._comm.chars(record))]
+            if self._cgroup:
+                who.insert(0, name_of("container", self._cgroup.unpack(record)))
+            frames = self._names(
                 self._pid.unpack(record),
-                self._comm.chars(record),
                 part_of(record, self._user, self.size)[0],
                 part_of(record, self._kernel, self.size)[0],
             )
+            stack = (*who, *frames)
             self.stacks[stack] = self.stacks.get(stack, 0) + 1
         return used
 
-    def _name(self, pid: int, comm: bytes, user: bytes, kernel: bytes) -> tuple[str, ...]:
+    def _name(self, pid: int, user: bytes, kernel: bytes) -> tuple[str, ...]:
         """Return the frames, the outermost first, without offsets: a function is one box."""
         frames = self._symbols.names(kernel, KERNEL, offset=False)
         for name in self._symbols.names(user, pid, offset=False):
             # Where code without frame pointers leads a walk: the address says nothing.
             frames.append("[unknown]" if name.startswith("[unknown+") else name)
-        return (os.fsdecode(comm), *(frames[::-1] or [_LOST]))
+        return tuple(frames[::-1]) or (_LOST,)

@@ -139,10 +139,11 @@ class Reader:
         self._session = session
         self._earlier: dict[bytes, Mapping[int, int]] = {}
         self._name = tool.histograms
-        members = session.opened.members(session.maps[tool.histograms + "_by"].key)
-        key, self._slot = members
+        key, self._slot = session.opened.members(session.maps[tool.histograms + "_by"].key)
         shown = {name for option, _ in request.given() for name in option.shows}
-        self._key = [m for m in session.opened.members(key.meaning) if m.name in shown]
+        members = session.opened.members(key.meaning)
+        self._key = [m for m in members if m.name in shown]
+        self._whose = session.whose(members)
 
     def read(self, since_last: bool = False) -> list[Histogram]:
         """Return the histograms that have events, the keys in ascending order."""
@@ -155,6 +156,8 @@ class Reader:
             total = counts.pop(_SUM, 0) * UNITS[request.unit] / 2**30 if request.extension else None
             if counts:
                 described = {m.name: _describe(m, key) for m in self._key}
+                if "cgroup" in described:
+                    described["container"] = name_of("container", described["cgroup"])
                 found.append(Histogram(described, request.unit, counts, total))
         if since_last:
             self._earlier.update(slots)
@@ -168,8 +171,9 @@ class Reader:
     def _read_keyed(self) -> dict[bytes, dict[int, int]]:
         found: dict[bytes, dict[int, int]] = {}
         for at, value in self._session.read_map(self._name + "_by"):
-            counts = found.setdefault(at[: self._slot.offset], {})
-            counts[self._slot.unpack(at)] = int.from_bytes(value, "little")
+            counts = found.setdefault(self._whose(at[: self._slot.offset]), {})
+            slot = self._slot.unpack(at)
+            counts[slot] = counts.get(slot, 0) + int.from_bytes(value, "little")
         return found
 
 
@@ -193,6 +197,7 @@ def heading(histogram: Histogram, ascii_only: bool) -> str:
     return ", ".join(
         f"{name} = {escape(os.fsencode(str(value)), ascii_only)}"
         for name, value in histogram.key.items()
+        if name != "cgroup"  # the container says more
     )
 
 

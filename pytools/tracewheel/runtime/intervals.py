@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tracewheel._shim import lib
 from tracewheel.runtime.errors import say
+from tracewheel.runtime.meaning import later
 from tracewheel.runtime.output import ReaderGone
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 TIME_OVER, TARGET_ENDED = -errno.ETIME, -errno.ESRCH
 _SLICE_S = 0.5
+_LEARN_S = 1.0
 
 
 def wait(
@@ -48,17 +50,16 @@ def wait(
 
 
 def reports(
-    session: Session,
-    output: Output | None,
-    stop: Stop,
-    meanwhile: Callable[[], float] = lambda: math.inf,
+    session: Session, output: Output | None, stop: Stop, learn: Callable[[], None] | None = None
 ) -> Iterator[int]:
     """Yield the number of each report when it is due; before the last one, end the tracing.
 
-    ``meanwhile`` is called in between, again after as many seconds as it returns.
+    In between, ``learn`` looks at what will be gone later, as is done for containers.
     """
     request = session.request
+    learners = [*filter(None, (learn, request.per_container and later("containers", "learn")))]
     start = time.monotonic()
+    due = start if learners else math.inf
     end = start + (request.duration or math.inf)
     number = 0
     last = False
@@ -68,8 +69,12 @@ def reports(
         if at >= end:
             at, last = end, True
         status = TIME_OVER
-        while status == TIME_OVER and time.monotonic() < at:
-            status = wait(session, output, stop, min(at - time.monotonic(), meanwhile()))
+        while status == TIME_OVER and (now := time.monotonic()) < at:
+            if now >= due:
+                for each in learners:
+                    each()
+                due = now + max(_LEARN_S, 50 * (time.monotonic() - now))
+            status = wait(session, output, stop, min(at, due) - time.monotonic())
         if stop.asked or status == TARGET_ENDED:
             last = True
         if last:

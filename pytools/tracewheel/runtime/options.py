@@ -42,8 +42,10 @@ def columns_of(tool: Shape) -> tuple[Column, ...]:
     columns = list(tool.columns)
     own = {column.header for column in columns}
     times = [column for column in _TIMES if column.header not in own]
-    if isinstance(tool, Stream) and tool.container:  # before what has no end
-        columns.insert(len([column for column in columns if column.width]), _CONTAINER)
+    # Before what has no end; before all where it tells rows apart.
+    before = columns if isinstance(tool, Stream) else []
+    if getattr(tool, "container", True):
+        columns.insert(len([column for column in before if column.width]), _CONTAINER)
     stacks = _STACKS if isinstance(tool, Stream) and tool.stack else ()
     return (*times, *columns, *stacks)
 
@@ -138,16 +140,23 @@ _TIME_UNITS = (
     Option(("-u", "--microseconds"), "show microseconds (the default)"),
     Option(("-m", "--milliseconds"), "show milliseconds"),
 )
-_MOST = Option(("--top",), "", kernel.parse_count, "N")
+_PER_CONTAINER = Option(("--per-container",), "tell containers apart; -: none, ?: it is gone",
+                        sets="with_cgroup", shows=("CONTAINER", "cgroup"))  # fmt: skip
 _OF_SHAPE = {
     Stream: (*_COLUMNS, _BUFFER),
-    Histogram: (_SUM, *_REPORTS, _INTERVAL, *_TIME_UNITS),
+    Histogram: (_SUM, *_REPORTS, _INTERVAL, _PER_CONTAINER, *_TIME_UNITS),
     Counts: (*_COLUMNS, _INTERVAL),
-    Top: (*_COLUMNS, _INTERVAL, _MOST),
-    Stacks: (_INTERVAL, *_BY_STACK, *_FOLDED),
+    Top: (*_COLUMNS, _INTERVAL, _PER_CONTAINER),
+    Stacks: (_INTERVAL, _PER_CONTAINER, *_BY_STACK, *_FOLDED),
 }
 # What those tools have that say so.
-_IF_TRUE = {"stack": (_STACK, *_FOLDED), "sampled": (_SAMPLE,)}
+_IF_TRUE = {"stack": (_STACK, *_FOLDED), "sampled": (_SAMPLE,), "container": (_PER_CONTAINER,)}
+
+
+def _by_container(tool: Counts) -> Top:
+    """Return the table that tells apart, by containers, what a row of sums does not."""
+    return Top(f"{tool.sums}_by", tool.title, tool.columns[1:], tool.overhead, by=slice(None),
+               options=tool.options, short=tool.short, rungs=tool.rungs)  # fmt: skip
 
 
 def options_of(tool: Shape) -> tuple[Option, ...]:
@@ -156,7 +165,9 @@ def options_of(tool: Shape) -> tuple[Option, ...]:
     shared += [o for name, some in _IF_TRUE.items() if getattr(tool, name, False) for o in some]
     if isinstance(tool, Top):
         most = f"rows of a table (default: {tool.top or 'all'}); JSON always has all"
-        shared[shared.index(_MOST)] = _MOST._replace(help=most, default=tool.top)
+        shared.append(Option(("--top",), most, kernel.parse_count, "N", default=tool.top))
+    if isinstance(tool, Counts):
+        shared.append(_PER_CONTAINER._replace(becomes=_by_container(tool)))
     if isinstance(tool, Histogram) and "msecs" not in tool.units:
         shared = [option for option in shared if option not in _TIME_UNITS]
     claimed = {flag for option in tool.options for flag in option.flags}
@@ -288,7 +299,7 @@ class Request:
         optional -= {name for option in self.tool.options for name in option.spares}
         if isinstance(self.tool, Histogram) and self.tool.judges:
             optional.add(self.tool.judges)
-            if any(self.values[option.dest] is not None for option in _WHO):
+            if any(self.values[option.dest] is not None for option in (*_WHO, _PER_CONTAINER)):
                 enabled.add(self.tool.judges)
         optional.update(name for option, _ in self.given() for name in option.spares)
         return {name for name in ladders if name in optional - enabled}

@@ -18,7 +18,7 @@ from tracewheel.runtime.errors import BpfError, NotSupported, TargetGone, UsageE
 from tracewheel.runtime.meaning import later
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tracewheel.runtime.options import Request
     from tracewheel.runtime.uprobes import Prober
@@ -685,6 +685,15 @@ class Session:
             for i in range(count[0]):
                 key, value = keys + i * m.key_size, values + i * m.value_size
                 yield ffi.buffer(key, m.key_size)[:], ffi.buffer(value, m.value_size)[:]
+
+    def whose(self, members: Iterable[Member]) -> Callable[[bytes], bytes]:
+        """Return what makes one of the keys that differ only by cgroups of one container."""
+        if not self.request.per_container:
+            return bytes
+        member = next(m for m in members if m.meaning == "ev_cgroup")
+        begin, end = member.offset, member.offset + member.size
+        find = later("containers", "container_of")
+        return lambda key: key[:begin] + member.pack(find(member.unpack(key))[0]) + key[end:]
 
     def global_value(self, name: str) -> int:
         """Return what the programs have made of a global variable."""

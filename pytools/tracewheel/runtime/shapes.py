@@ -98,7 +98,8 @@ class Stream(NamedTuple):
 class Histogram(NamedTuple):
     """Distributions: one of all events, or one for each key.
 
-    An option ``shows`` the members of the key by which it tells histograms apart.
+    An option ``shows`` the members of the key by which it tells histograms apart. A key of this
+    and of each shape below has a member cgroup, filled where with_cgroup is set.
     """
 
     histograms: str  # name of the maps
@@ -114,7 +115,10 @@ class Histogram(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """A row of sums for each interval."""
+    """A row of sums for each interval, or for each container: a map of ROW in count.bpf.h.
+
+    The first column is the time.
+    """
 
     sums: str  # name of the map
     title: str
@@ -131,10 +135,11 @@ class Top(NamedTuple):
 
     sums: str
     title: str
-    columns: tuple[Column, ...]  # by the last one that is a sum the rows are sorted
+    columns: tuple[Column, ...]
     overhead: str
     indexed: tuple[str, str] | None = None  # map beside it; member of the key that is its index
     unended: str = ""  # map of what has begun and is not counted before it ends
+    by: slice = slice(-1, None)  # which of the sums that are shown sort the rows: the last one
     top: int = 0  # rows of a table, unless --top says otherwise; 0: all
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracewheel.runtime.errors import say
 from tracewheel.runtime.intervals import reports, stamps
-from tracewheel.runtime.meaning import later
+from tracewheel.runtime.meaning import later, name_of
 from tracewheel.runtime.output import escape
 from tracewheel.runtime.symbols import KERNEL, Symbols
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tracewheel.runtime.shapes import Stacks as Shape
 
 LOST = "[lost stack]"
+_Sums = dict[bytes, tuple[int, int]]  # by key: nanoseconds, times
 _NONE = 0  # STACK_NONE of stacks.bpf.h
-_LEARN_S = 1.0
 # Frames of the tracing itself, innermost in a kernel stack, before the function that was traced.
 _OWN_FRAMES, _TRACED = 8, "__schedule"
 
@@ -36,6 +36,7 @@ class Stack(NamedTuple):
 
     Frames are names, innermost first; LOST where they could not be kept. ``tid`` is 0 unless
     threads are told apart. ``blocked``: not over yet, and ``ns`` is the time until now.
+    ``cgroup`` and ``container`` are None unless containers are told apart.
     """
 
     pid: int
@@ -46,6 +47,8 @@ class Stack(NamedTuple):
     ns: int
     times: int
     blocked: bool = False
+    cgroup: int | None = None
+    container: str | None = None
 
 
 class Reader:
@@ -56,12 +59,13 @@ class Reader:
         self._session = session
         self._tool = tool
         self._members = {m.name: m for m in session.opened.members(session.maps[tool.sums].key)}
-        self._earlier: dict[bytes, tuple[int, int]] = {}
+        self._whose = session.whose(self._members.values())
+        self._earlier: _Sums = {}
         self._symbols = Symbols()
         self._name_of = functools.cache(self._symbols.name)
         self._learnt: set[int] = set()
         self._offsets = bool(session.request.offsets or session.request.verbose)
-        self._takes_users = bool(session.request.variables().get("user_stacks"))
+        self.takes_users = bool(session.request.variables().get("user_stacks"))
 
     def read(self, since_last: bool = False, blocked: bool = True) -> list[Stack]:
         """Return the stacks that time was spent behind, the least time first.
@@ -83,24 +87,19 @@ class Reader:
         found += [self._stack(key, *sum_, frames, blocked=True) for key, sum_ in begun.items()]
         return sorted(found, key=lambda stack: stack.ns)
 
-    def learn(self) -> float:
-        """Look at the processes that have come since: once they are gone it is too late.
-
-        Returns after how many seconds to do so again.
-        """
-        if not self._takes_users:
-            return math.inf
-        start = time.monotonic()
-        for _, key in self._begins():
+    def learn(self) -> None:
+        """Look at the processes that have come since: once they are gone it is too late."""
+        for _, key in self._begins() if self.takes_users else ():
             pid = self._members["pid"].unpack(key)
             if pid not in self._learnt:
                 self._learnt.add(pid)
                 self._symbols.learn(pid)
-        return max(_LEARN_S, 50 * (time.monotonic() - start))
 
-    def _read_sums(self) -> dict[bytes, tuple[int, int]]:
+    def _read_sums(self) -> _Sums:
         name, counter = self._tool.sums, self._session.global_value
-        sums = {key: struct.unpack("<QQ", value) for key, value in self._session.read_map(name)}
+        sums: _Sums = {}
+        for key, value in self._session.read_map(name):
+            _add(sums, self._whose(key), *struct.unpack("<QQ", value))
         sums[b""] = counter(f"{name}_unsummed"), counter(f"{name}_lost")  # of whom is not known
         return sums
 
@@ -108,15 +107,14 @@ class Reader:
         for _, value in self._session.read_map(self._tool.begins):
             yield int.from_bytes(value[:8], "little"), value[8:]
 
-    def _read_begun(self) -> dict[bytes, tuple[int, int]]:
+    def _read_begun(self) -> _Sums:
         until = self._session.ended or time.monotonic_ns()
         known = self._session.request.variables()
         least, most = known.get("least_ns", 0), known.get("most_ns", math.inf)
-        begun: dict[bytes, tuple[int, int]] = {}
+        begun: _Sums = {}
         for since, key in self._begins():
             if since and least <= (lasted := max(0, until - since)) <= most:
-                ns, count = begun.get(key, (0, 0))
-                begun[key] = (ns + lasted, count + 1)
+                _add(begun, self._whose(key), lasted, 1)
         return begun
 
     def _read_frames(self) -> dict[int, tuple[int, ...]]:
@@ -130,15 +128,13 @@ class Reader:
         self, key: bytes, ns: int, count: int, frames: dict[int, tuple[int, ...]],
         blocked: bool = False,
     ) -> Stack:  # fmt: skip
-        if not key:
-            return Stack(0, 0, "[unknown]", (LOST,), (), ns, count)
-        pid, tid, kernel, user = (
-            self._members[name].unpack(key) for name in ("pid", "tid", "kernel_stack", "user_stack")
-        )
-        name = os.fsdecode(self._members["comm"].chars(key))
+        names = ("pid", "tid", "kernel_stack", "user_stack", "cgroup")
+        pid, tid, kernel, user, cgroup = (self._members[name].unpack(key) for name in names)
+        asked = self._session.request.per_container
         return Stack(
-            pid, tid, name, self._name(KERNEL, kernel, frames), self._name(pid, user, frames),
-            ns, count, blocked,
+            pid, tid, os.fsdecode(self._members["comm"].chars(key)) if key else "[unknown]",
+            self._name(KERNEL, kernel, frames) if key else (LOST,), self._name(pid, user, frames),
+            ns, count, blocked, *((cgroup, name_of("container", cgroup)) if asked else ()),
         )  # fmt: skip
 
     def _name(self, pid: int, stack: int, frames: dict[int, tuple[int, ...]]) -> tuple[str, ...]:
@@ -150,17 +146,22 @@ class Reader:
         return tuple(names[own[0] :] if own and pid == KERNEL else names) or (LOST,)
 
 
+def _add(sums: _Sums, key: bytes, ns: int, count: int) -> None:
+    before = sums.get(key, (0, 0))
+    sums[key] = (before[0] + ns, before[1] + count)
+
+
 def _is_parted(stack: Stack, request: Request) -> bool:
     return bool(request.delimited and stack.user_stack and stack.kernel_stack)
 
 
 def fold(found: Iterable[Stack], request: Request, ns: dict[tuple[str, ...], int]) -> None:
-    """Add up nanoseconds by frames, the command's name and then the outermost frame first."""
+    """Add up nanoseconds by frames: container, command's name, then the outermost frame."""
     for stack in found:
         between = ("-",) if _is_parted(stack, request) else ()
         names = (
-            stack.comm, *stack.user_stack[::-1], *between, *stack.kernel_stack[::-1],
-            *(("[blocked]",) if stack.blocked else ()),
+            *filter(None, [stack.container]), stack.comm, *stack.user_stack[::-1],
+            *between, *stack.kernel_stack[::-1], *(("[blocked]",) if stack.blocked else ()),
         )  # fmt: skip
         ns[names] = ns.get(names, 0) + stack.ns
 
@@ -175,7 +176,7 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
     start = time.monotonic()
     seen = unkept = 0
     ns: dict[tuple[str, ...], int] = {}
-    for _ in reports(session, output, stop, sums.learn):
+    for _ in reports(session, output, stop, sums.learn if sums.takes_users else None):
         found = sums.read(since_last=True, blocked=session.ended > 0)
         seen += sum(stack.times for stack in found if stack.pid)
         unkept += sum(s.times for s in found if s.pid and LOST in s.kernel_stack + s.user_stack)
@@ -200,7 +201,8 @@ def _report(request: Request, found: list[Stack], output: Output, start: float) 
         import json
 
         for stack in found:
-            output.text(json.dumps({"time": now, **stack._asdict()}) + "\n")
+            told = {name: value for name, value in stack._asdict().items() if value is not None}
+            output.text(json.dumps({"time": now, **told}) + "\n")
         return
     lines = stamps(request, start, now / 1e9)
     if request.fold:
@@ -212,7 +214,8 @@ def _report(request: Request, found: list[Stack], output: Output, start: float) 
             between = ("--",) if _is_parted(stack, request) else ()
             frames = (*stack.kernel_stack, *between, *stack.user_stack)
             lines += [f"    {shown(frame)}" for frame in frames]
-            lines.append(f"    {'-':<16} {shown(stack.comm)} ({stack.tid or stack.pid})")
+            where = f", container = {shown(stack.container)}" if stack.container else ""
+            lines.append(f"    {'-':<16} {shown(stack.comm)} ({stack.tid or stack.pid}){where}")
             state = ", still blocked" if stack.blocked else ""
             lines.append(f"        {stack.ns // 1000} usecs, {stack.times} times{state}\n")
     if not found:
