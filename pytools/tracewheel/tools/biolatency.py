@@ -27,6 +27,7 @@ tool = Histogram(
         ("biolatency -m 1 10", "print ten times, once a second, in milliseconds"),
         ("biolatency -d sda -F", "one disk, reads apart from writes"),
         ("biolatency -Q -D", "with the time in the queue, each disk apart"),
+        ("biolatency --per-container", "the containers that requests are made for, apart"),
         ("biolatency --sample-rate 10", "one request in ten"),
     ),
     overhead="a request costs 0.6 microseconds more, of the tens or hundreds that it takes.",

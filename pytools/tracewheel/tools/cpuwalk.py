@@ -28,6 +28,7 @@ tool = Top(
         ("cpuwalk", "sample until Ctrl-C, then show which CPUs ran processes"),
         ("cpuwalk 1", "the same, each second"),
         ("cpuwalk -P -c 0 10 1", "what ran on one CPU in ten seconds"),
+        ("cpuwalk --per-container 10 1", "which containers ran in ten seconds, and where"),
         ("cpuwalk -F 999 -p 1234", "where one process runs, sampled more often"),
     ),
     overhead="a sample takes up to 20 microseconds in a virtual machine, 0.2 % of a CPU at 99 Hz;\n"

@@ -34,6 +34,7 @@ tool = Histogram(
         ("runqlat 1 10", "print ten times, once a second"),
         ("runqlat -c 0", "on one CPU"),
         ("runqlat -P --min 1000", "which processes waited for a millisecond or more"),
+        ("runqlat --per-container", "the tasks of which container wait how long"),
         ("runqlat --cgroup /system.slice", "of the tasks of one cgroup"),
     ),
     overhead="a wake-up and the switch that follows cost 0.3 microseconds more.",

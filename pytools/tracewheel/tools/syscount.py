@@ -74,7 +74,7 @@ tool = Top(
         ("syscount -P", "which processes make the most calls, until Ctrl-C"),
         ("syscount -L -p 1234", "in which calls one process spends its time"),
         ("syscount --errors -T 20", "which calls fail, and why"),
-        ("syscount --hist --syscall fsync", "how long fsync takes"),
+        ("syscount --hist --syscall fsync --per-container", "how long fsync takes, and where"),
         ("syscount -B --syscall futex 5 3", "who calls futex, three times in 15 seconds"),
     ),
     overhead=_OVERHEAD,

@@ -39,6 +39,7 @@ tool = Counts(
         ("vfsstat 1", "the operations of each second"),
         ("vfsstat 10 3", "their mean rates over ten seconds, three times"),
         ("vfsstat --extra -p 1234", "those of one process until Ctrl-C, with more kinds"),
+        ("vfsstat --per-container 1", "those of each container"),
         ("vfsstat -j 1", "as numbers, not as rates"),
     ),
     overhead="where it counts system calls, any of them costs some 25 ns more; attached to\n"
