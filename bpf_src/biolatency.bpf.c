@@ -43,7 +43,7 @@ static __always_inline bool request_sampled_out(struct request *rq, bool typed)
 	return sampled_out(address + READ(typed, rq, start_time_ns));
 }
 
-static __always_inline int began(struct request *rq, bool issued, bool typed)
+static __always_inline int began(struct request *rq, bool issued, bool again, bool typed)
 {
 	bool starts_now = issued && !queued;
 	struct start start = {};
@@ -69,7 +69,10 @@ static __always_inline int began(struct request *rq, bool issued, bool typed)
 			start.cgroup = submitter_cgroup(charged, typed);
 	}
 	/* A requeued request comes here again. */
-	pair_begin(starts, &key, &start, starts_now ? BPF_ANY : BPF_NOEXIST);
+	if (again)
+		pair_stand_in(starts, &key, &start);
+	else
+		pair_begin(starts, &key, &start, starts_now ? BPF_ANY : BPF_NOEXIST);
 	return 0;
 }
 
@@ -100,8 +103,9 @@ static __always_inline int merged(struct request *rq)
 
 /* Ends come first, because programs are attached in this order: no begin is left without. */
 
-ON_TRACEPOINT(block_rq_complete, complete, , ended(rq, bytes, typed),
-	      struct request *rq, int error, unsigned int bytes)
-ON_TRACEPOINT(block_rq_merge, queue, __merge, merged(traced_request(ctx)))
-ON_TRACEPOINT(block_rq_insert, queue, __insert, began(traced_request(ctx), false, typed))
-ON_TRACEPOINT(block_rq_issue, issue, , began(traced_request(ctx), true, typed))
+ON_TRACEPOINT_THRICE(block_rq_complete, complete, , ended(rq, bytes, typed),
+		     struct request *rq, int error, unsigned int bytes)
+ON_TRACEPOINT_THRICE(block_rq_merge, queue, __merge, merged(traced_request(ctx)))
+ON_TRACEPOINT_THRICE(block_rq_insert, queue, __insert,
+		     began(traced_request(ctx), false, again, typed))
+ON_TRACEPOINT_THRICE(block_rq_issue, issue, , began(traced_request(ctx), true, again, typed))

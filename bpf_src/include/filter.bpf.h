@@ -44,7 +44,7 @@ static __always_inline bool comm_filtered_out(const __u64 *comm)
 	return comm[0] != filter_comm[0] || comm[1] != filter_comm[1];
 }
 
-/* For a record's ev_cgroup, whose container is shown: 0 where nobody asked. */
+/* For the ev_cgroup of a record or key, whose container is shown: 0 where nobody asked. */
 static __always_inline __u64 current_cgroup(void)
 {
 	return with_cgroup ? bpf_get_current_cgroup_id() : 0;

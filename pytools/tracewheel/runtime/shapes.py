@@ -110,7 +110,7 @@ class Histogram(NamedTuple):
     examples: tuple[tuple[str, str], ...] = ()
     short: Mapping[str, str] = {}
     sampled: bool = False
-    judges: str = ""  # ladder that knows who acts: climbed with -p --tid --uid --comm --cgroup
+    judges: str = ""  # ladder that knows who acts: climbed where an option asks for that
     rungs: Mapping[str, str] = {}
 
 
