@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SUITE = "sid"
-PACKAGES = ("libbpf-tools", "bpftrace", "bpfcc-tools", "bpftool")
+# The last is wanted by bcc's bashreadline, which does not say so.
+PACKAGES = ("libbpf-tools", "bpftrace", "bpfcc-tools", "bpftool", "python3-pyelftools")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -53,7 +54,7 @@ def install() -> Peers:
     """Unpack the packages and all that they need into the user's cache, once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tracewheel/peers"
     versions = cache / "versions.json"
-    if not versions.exists():
+    if not versions.exists() or {*PACKAGES} - json.loads(versions.read_text()).keys():
         shutil.rmtree(cache, ignore_errors=True)
         archives = _download(cache)
         for archive in archives:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,8 +68,7 @@ def download(
         options = _apt_options(suite, architecture, work)
         # The metapackage depends on a release's image; from Linux 7 on that one is empty and
         # depends on two more.
-        listed = _run("apt-cache", *options, "depends", "--recurse", "--important", package)
-        parts = re.findall(r"^linux-(?:base|binary|image|modules)-\d\S*", listed, re.MULTILINE)
+        parts = _parts(options, package, "base|binary|image|modules")
         wanted = [f"{part}={version}" if version else part for part in parts]
         tree = _unpack(work, options, wanted)
         kernel = Kernel(tree)
@@ -82,6 +82,28 @@ def download_headers(suite: str, folder: Path) -> str:
     options = _apt_options(suite, "amd64", folder)
     _unpack(folder, options, ["linux-libc-dev"])
     return next(folder.glob("*.deb")).name.split("_")[1]
+
+
+def fetch_headers(name: str) -> Path:
+    """Return a folder with what modules of a kernel are compiled with, from the cache if there."""
+    folder = CACHE / "headers" / name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as work:
+            options = _apt_options(SUITES[name], "amd64", Path(work))
+            tree = _unpack(Path(work), options, _parts(options, "linux-headers-amd64", "headers"))
+            # Debian splits them in two.
+            for part in [*tree.glob("usr/src/*/include"), *tree.glob("usr/src/*/arch")]:
+                merged = Path(work, "all", part.name)
+                shutil.copytree(part, merged, symlinks=True, dirs_exist_ok=True)
+            Path(work, "all").rename(folder)
+    return folder
+
+
+def _parts(options: list[str], package: str, kinds: str) -> list[str]:
+    """List a metapackage's packages of some kinds."""
+    listed = _run("apt-cache", *options, "depends", "--recurse", "--important", package)
+    return re.findall(rf"^linux-(?:{kinds})-\d\S*", listed, re.MULTILINE)
 
 
 def _unpack(work: Path, options: list[str], packages: list[str]) -> Path:
