@@ -4,6 +4,7 @@
 #include "filter.bpf.h"
 #include "hist.bpf.h"
 #include "pair.bpf.h"
+#include "read.bpf.h"
 #include "syscall.bpf.h"
 
 #define KNOWN_MOST 2048 /* beyond every ev_syscall that has a name */
@@ -48,6 +49,7 @@ struct start {
 	ev_syscall syscall;
 };
 
+/* By thread, until it ends: most changes take no lock. The time is 0 while it is in no call. */
 PAIRS(starts, __u32, struct start, 16384);
 
 static __always_inline bool caller_filtered_out(void)
@@ -89,28 +91,25 @@ static __always_inline struct calls *count_call(ev_syscall syscall, __s64 error)
 	return sums;
 }
 
-/* Neither comes back. */
-static __always_inline bool is_exit(ev_syscall syscall)
-{
-	return syscall == SYS_exit << 1 || syscall == SYS_exit_group << 1 ||
-	       syscall == (COMPAT_exit << 1 | 1) || syscall == (COMPAT_exit_group << 1 | 1);
-}
-
 /* Counted as it is made: some never return, and some have lost their number when they do. */
 static __always_inline int entered(struct pt_regs *regs, __u64 number, bool typed)
 {
 	ev_syscall syscall = this_syscall(regs, number, typed);
 	__u32 tid = bpf_get_current_pid_tgid();
-	struct start start = { .syscall = syscall };
+	struct start start = { .syscall = syscall }, *known;
 
 	if (caller_filtered_out() || syscall_filtered_out(syscall))
 		return 0;
 	if (!timed) {
 		count_call(syscall, 0);
-	} else if (!is_exit(syscall)) {
-		start.time = bpf_ktime_get_ns();
-		pair_begin(starts, &tid, &start, BPF_ANY);
+		return 0;
 	}
+	start.time = bpf_ktime_get_ns();
+	known = bpf_map_lookup_elem(&starts, &tid);
+	if (known)
+		*known = start;
+	else
+		pair_begin(starts, &tid, &start, BPF_ANY);
 	return 0;
 }
 
@@ -120,12 +119,15 @@ static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 re
 	bool failed = number >= 0 && ret < 0 && ret >= -4095;
 	__u32 tid = bpf_get_current_pid_tgid();
 	__u64 now = timed ? bpf_ktime_get_ns() : 0;
-	struct start start = {};
+	struct start start = {}, *known;
 	struct calls *sums;
 
 	if (timed) {
-		if (!pair_end(starts, &tid, &start))
+		known = bpf_map_lookup_elem(&starts, &tid);
+		if (!known || !known->time)
 			return 0;
+		start = *known;
+		known->time = 0;
 	} else {
 		start.syscall = this_syscall(regs, number, typed);
 		if (caller_filtered_out() || syscall_filtered_out(start.syscall))
@@ -146,6 +148,16 @@ static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 re
 		add(sums->lasted, now - start.time);
 	return 0;
 }
+
+static __always_inline int gone(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&starts, &tid);
+	return 0;
+}
+
+ON_TRACEPOINT(sched_process_exit, gone, , gone())
 
 /* Ends come first, because programs are attached in this order: no begin is left without. */
 

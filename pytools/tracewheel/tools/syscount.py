@@ -27,7 +27,7 @@ _SELECT = (
 )  # fmt: skip
 _HIST = Option(("--hist",), "show how long calls took as histograms, with -m in milliseconds",
                sets=lambda _: {"timed": True, "as_histogram": True},
-               enables=("exit", "enter"))  # fmt: skip
+               enables=("exit", "enter", "gone"))  # fmt: skip
 _OVERHEAD = "any system call costs 30 to 50 ns more, with -P or -B up to 170, with -L some 200."
 _LATENCIES = Histogram(
     histograms="latencies",
@@ -61,9 +61,9 @@ tool = Top(
                sets=lambda _: {"failed_only": True, "per_error": True}, enables=("exit",),
                spares=("enter",)),
         Option(("-L", "--latency"), "the microseconds that calls took, until they returned",
-               sets="timed", shows=("USECS",), enables=("exit", "enter")),
+               sets="timed", shows=("USECS",), enables=("exit", "enter", "gone")),
         Option(("-m", "--milliseconds"), "the same in milliseconds", shows=("MSECS",),
-               hides=("USECS",), sets=lambda _: {"timed": True}, enables=("exit", "enter")),
+               hides=("USECS",), sets=lambda _: {"timed": True}, enables=("exit", "enter", "gone")),
         _HIST._replace(becomes=_LATENCIES),
         Option(("-l", "--list"), "list the calls that have a name, and exit",
                lists=syscalls.listed),
