@@ -132,8 +132,8 @@ def emulate(
         *("-machine", "q35,vmport=on", "-accel", "tcg,thread=multi"),
         # More could come later: per-CPU maps have room for all that are possible. The kernel
         # believes so if it knows the hypervisor, and QEMU can pass for VMware: Linux commit
-        # adbf61cc47cb ("x86/acpi/boot: Correct acpi_is_processor_usable() check again")
-        # (in v7.0).
+        # adbf61cc47cb ("x86/acpi/boot: Correct acpi_is_processor_usable() check again"), which
+        # v6.12.117 has, too.
         *("-smp", f"{options.cpus},maxcpus={POSSIBLE_CPUS}", "-m", str(options.mem)),
         *("-cpu", "max,la57=off,hypervisor=off", "-smbios", "type=1,serial=VMware"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
