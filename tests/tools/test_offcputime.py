@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -77,14 +78,34 @@ int main(void)
 }
 """
 
+PYTHON_SLEEPER = """
+import sys, time
+print("ready", flush=True)
+for line in sys.stdin:
+    what, times, ms = line.split()
+    begin = time.monotonic_ns()
+    for _ in range(int(times)):
+        time.sleep(int(ms) / 1000)
+    print(time.monotonic_ns() - begin, flush=True)
+"""
+# How a sleeper is made, and the function that its user stacks must name. Without frame pointers
+# the kernel knows the innermost one alone.
+LANGUAGES = {
+    "C": (["cc", "-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"], "take_naps"),
+    "C without frame pointers": (["cc", "-O2", "-fomit-frame-pointer"], "clock_nanosleep"),
+    "C++": (["c++", "-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"],
+            "take_naps(long, long)"),
+    "Python": ([], "clock_nanosleep"),
+}  # fmt: skip
+
 
 class Sleeper:
     """A process that sleeps when it is told to."""
 
-    def __init__(self, program: Path, until: Callable[[Any], None], **settings: Any) -> None:
+    def __init__(self, until: Callable[[Any], None], *program: str | Path, **settings: Any) -> None:
         self._until = until
         self.process = subprocess.Popen(
-            [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, **settings
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, **settings
         )
         self.pid = self.process.pid
         assert b"ready\n" == self._answer()
@@ -115,14 +136,18 @@ class Sleeper:
         self.process.communicate()
 
 
+def compiled(folder: Path, language: str) -> Path:
+    """Compile the sleeper."""
+    source = folder / ("sleeper.cc" if language == "C++" else "sleeper.c")
+    source.write_text(SLEEPER)
+    subprocess.run([*LANGUAGES[language][0], "-o", folder / "sleeper", source], check=True)
+    return folder / "sleeper"
+
+
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compile the sleeper with frame pointers."""
-    folder = tmp_path_factory.mktemp("sleeper")
-    (folder / "sleeper.c").write_text(SLEEPER)
-    flags = ["-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"]
-    subprocess.run(["cc", *flags, "-o", folder / "sleeper", folder / "sleeper.c"], check=True)
-    return folder / "sleeper"
+    return compiled(tmp_path_factory.mktemp("sleeper"), "C")
 
 
 @pytest.fixture
@@ -132,8 +157,8 @@ def hire(program: Path, until: Callable[[Any], None]) -> Iterator[Callable[..., 
         pytest.skip("needs root")
     sleepers: list[Sleeper] = []
 
-    def start(**settings: Any) -> Sleeper:
-        sleepers.append(Sleeper(program, until, **settings))
+    def start(*command: str | Path, **settings: Any) -> Sleeper:
+        sleepers.append(Sleeper(until, *(command or (program,)), **settings))
         return sleepers[-1]
 
     yield start
@@ -360,6 +385,23 @@ def test_user_stacks(trace: Any, hire: Any) -> None:
         for nap in naps:
             assert nap["user_stack"].index("take_naps") < nap["user_stack"].index("main")
             assert bool(nap["kernel_stack"]) == (tool is both)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_languages(trace: Any, hire: Any, tmp_path: Path, language: str) -> None:
+    """Whatever a sleeper is written in, a function is named, and has the time within 5 %."""
+    if language == "Python":
+        sleeper = hire(sys.executable, "-c", PYTHON_SLEEPER)
+    else:
+        sleeper = hire(compiled(tmp_path, language))
+    tool = trace("offcputime", "-u", "-p", str(sleeper.pid), "--json")
+    taken = sleeper.order("n", NAPS, 10)
+    tool.end()
+
+    naps = behind(tool.json, "nanosleep")
+    named = [each for each in naps if LANGUAGES[language][1] in each["user_stack"]]
+    assert lasted(naps) == lasted(named)
+    assert 0.95 * taken < lasted(named) <= taken
 
 
 def test_pictures(trace: Any, hire: Any, tmp_path: Path) -> None:
