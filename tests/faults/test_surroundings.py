@@ -30,7 +30,7 @@ def test_with_more_possible_cpus_than_online() -> None:
     if not os.environ.get("TRACEWHEEL_GUEST"):
         pytest.skip("needs a guest")
 
-    assert os.sysconf("SC_NPROCESSORS_ONLN") < lib.libbpf_num_possible_cpus() == 128
+    assert os.sysconf("SC_NPROCESSORS_ONLN") < lib.libbpf_num_possible_cpus()
 
 
 def test_without_types(run: Any, tool_name: str) -> None:

@@ -26,7 +26,6 @@ from kernels import SUITES, Kernel, KernelError, fetch
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 GUEST_FAILED = 125
-POSSIBLE_CPUS = 128
 INT3 = "Oops: int3"
 RETRIES = 2
 # What stands between the kernel and its root; a kernel may have some of it built in.
@@ -81,6 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--kernel", required=True, choices=SUITES)
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--spare", type=int, default=2, metavar="N", help="CPUs that could come")
     parser.add_argument("--mem", type=int, default=2048, metavar="MB", help="default: 2048")
     parser.add_argument("--timeout", type=int, default=900, metavar="SECONDS", help="default: 900")
     parser.add_argument("--share", type=Path, metavar="DIR", help="make a folder writable")
@@ -134,7 +134,8 @@ def emulate(
         # believes so if it knows the hypervisor, and QEMU can pass for VMware: Linux commit
         # adbf61cc47cb ("x86/acpi/boot: Correct acpi_is_processor_usable() check again"), which
         # v6.12.117 has, too.
-        *("-smp", f"{options.cpus},maxcpus={POSSIBLE_CPUS}", "-m", str(options.mem)),
+        *("-smp", f"{options.cpus},maxcpus={options.cpus + options.spare}"),
+        *("-m", str(options.mem)),
         *("-cpu", "max,la57=off,hypervisor=off", "-smbios", "type=1,serial=VMware"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-kernel", str(kernel.image), "-initrd", str(work / "initramfs")),
