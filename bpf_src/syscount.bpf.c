@@ -9,6 +9,7 @@
 
 #define KNOWN_MOST 2048 /* beyond every ev_syscall that has a name */
 #define X32 (1u << 31)
+#define ENOSYS 38
 
 const volatile bool without_syscall;
 const volatile bool per_process;
@@ -113,10 +114,18 @@ static __always_inline int entered(struct pt_regs *regs, __u64 number, bool type
 	return 0;
 }
 
+/*
+ * On its return from a signal handler a task has the number -1, and the result of what the signal
+ * interrupted. syscall(-1), which has that number too, fails with ENOSYS.
+ */
+static __always_inline bool has_failed(__s32 number, __s64 ret)
+{
+	return number == -1 ? ret == -ENOSYS : ret < 0 && ret >= -4095;
+}
+
 static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 ret, bool typed)
 {
-	/* On its return from a signal handler a task has no number, and its registers of before. */
-	bool failed = number >= 0 && ret < 0 && ret >= -4095;
+	bool failed = has_failed(number, ret);
 	__u32 tid = bpf_get_current_pid_tgid();
 	__u64 now = timed ? bpf_ktime_get_ns() : 0;
 	struct start start = {}, *known;
@@ -133,7 +142,9 @@ static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 re
 		if (caller_filtered_out() || syscall_filtered_out(start.syscall))
 			return 0;
 	}
-	if ((failed_only && !failed) || (wanted_error && -ret != wanted_error))
+	if ((failed_only || wanted_error) && !failed)
+		return 0;
+	if (wanted_error && -ret != wanted_error)
 		return 0;
 	if (as_histogram) {
 		struct latency latency = {};

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import mmap
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -21,6 +22,7 @@ from tracewheel.runtime import syscalls
 CALLS, FAILURES, OTHERS = 10007, 101, 53
 MINE = ("-p", str(os.getpid()), "--json")
 NAPS, NAP_S = 7, 0.02
+NO_CALL = "syscall_-1"
 
 
 def call(times: int) -> None:
@@ -88,6 +90,49 @@ def test_other_errors_are_left_out(trace: Any) -> None:
 
     expected = {("close",): OTHERS}
     assert expected == tool.completed(counts(tool, "syscall"), expected)
+
+
+def make_no_call() -> None:
+    """Make a call that no kernel has: its number is that of a return from a signal handler."""
+    result = ctypes.CDLL(None, use_errno=True).syscall(-1)
+    assert (-1, errno.ENOSYS) == (result, ctypes.get_errno())
+
+
+@pytest.mark.parametrize("options", [["-x"], ["-e", "ENOSYS"], ["--errors"], ["-x", "-L"]])
+def test_calls_that_do_not_exist(trace: Any, rungs_of: Any, options: list[str]) -> None:
+    """syscall(-1) has failed with ENOSYS for every option that counts failures."""
+    for rung in rungs_of("syscount", "exit", "-x"):
+        tool = trace("syscount", *MINE, *options, "--rung", f"exit={rung}")
+        for _ in range(FAILURES):
+            make_no_call()
+        tool.end()
+
+        found = {call: n for call, n in counts(tool, "syscall").items() if call == (NO_CALL,)}
+        expected = {(NO_CALL,): FAILURES}
+        assert expected == tool.completed(found, expected)
+
+
+@pytest.mark.parametrize("error", ["EINTR", "ERESTARTSYS"])
+def test_returns_from_handlers_have_not_failed(trace: Any, error: str) -> None:
+    """A return from a signal handler brings back EINTR for the call that was interrupted.
+
+    That call itself has returned before, when the kernel did not know yet whether to restart it.
+    """
+    reader, writer = os.pipe()
+    before = signal.signal(signal.SIGALRM, lambda *_: os.write(writer, b"x"))
+    tools = [trace("syscount", *MINE, "-x"), trace("syscount", *MINE, "-e", error)]
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+    for _ in range(FAILURES):
+        os.read(reader, 1)  # begun again by Python after each EINTR
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    found = [{call for (call,) in counts(tool.end(), "syscall")} for tool in tools]
+    signal.signal(signal.SIGALRM, before)
+    os.close(reader)
+    os.close(writer)
+
+    assert "read" in found[0]
+    assert ("read" in found[1]) == (error == "ERESTARTSYS")
+    assert NO_CALL not in found[0] | found[1]
 
 
 def test_table_of_errors(trace: Any) -> None:
