@@ -7,8 +7,11 @@
 #include "stack.bpf.h"
 #include "syscall.bpf.h"
 
+#define O_WRONLY 1
+#define O_RDWR 2
 #define O_ACCMODE 3
 #define O_CREAT 0100
+#define O_TRUNC 01000
 #define __O_TMPFILE 020000000
 #if defined(__TARGET_ARCH_arm64)
 #define O_LARGEFILE 0400000
@@ -16,10 +19,14 @@
 #define O_LARGEFILE 0100000
 #endif
 
+#define WANTED_MOST 32
+
 const volatile bool failed_only;
 const volatile bool full_path;
+const volatile bool write_only;
+const volatile bool some_wanted; /* of those below */
 const volatile __u32 wanted_access; /* bits 1 << O_RDONLY, 1 << O_WRONLY, 1 << O_RDWR */
-const volatile __u32 wanted_flags;
+const volatile __u32 wanted_flags[WANTED_MOST]; /* each of one bit or more; they end with a 0 */
 
 struct open {
 	ev_time time;
@@ -39,13 +46,24 @@ struct open {
 
 RECORDS(opens, open, 4 << 20, 8192);
 
+static __always_inline bool flags_filtered_out(__u64 flags)
+{
+	__u32 access = 1 << (flags & O_ACCMODE);
+
+	if (write_only && !(access & (1 << O_WRONLY | 1 << O_RDWR)))
+		return true;
+	if (!some_wanted || wanted_access & access)
+		return false;
+	for (int i = 0; i < WANTED_MOST && wanted_flags[i]; i++)
+		if ((flags & wanted_flags[i]) == wanted_flags[i])
+			return false;
+	return true;
+}
+
 static __always_inline bool unwanted(__u64 pid_tgid, __u64 flags, __s64 ret)
 {
-	if (filtered_out(pid_tgid) || (failed_only && ret >= 0) ||
-	    sampled_out(bpf_get_prandom_u32()))
-		return true;
-	return (wanted_access || wanted_flags) && !(wanted_access & 1 << (flags & O_ACCMODE)) &&
-	       !(wanted_flags & flags);
+	return filtered_out(pid_tgid) || (failed_only && ret >= 0) || flags_filtered_out(flags) ||
+	       sampled_out(bpf_get_prandom_u32());
 }
 
 static __always_inline int finish(void *ctx, struct opens_draft *draft, __u64 pid_tgid,
@@ -141,7 +159,7 @@ static __always_inline int open_returned(void *ctx, const struct syscall *call, 
 
 		dirfd = AT_FDCWD;
 		pathname = (void *)call->args[0];
-		how.flags = creat ? O_CREAT | 01001 : (__u32)call->args[1]; /* O_WRONLY|O_TRUNC */
+		how.flags = creat ? O_CREAT | O_WRONLY | O_TRUNC : (__u32)call->args[1];
 		how.mode = creat ? call->args[1] : call->args[2];
 	}
 	return opened(ctx, dirfd, pathname, NULL, how.flags, how.mode, ret);

@@ -318,20 +318,34 @@ static void put_bar(struct text *out, double length, double most)
 		put_char(out, '*');
 }
 
+/* Whether VALUE has all bits of a flag that holds those of the flag AT and more. */
+static bool has_greater_flag(const struct shim_table *table, uint32_t at, uint64_t value)
+{
+	/* Keys ascend, and what holds more bits beside the same ones is a greater number. */
+	for (uint32_t i = at + 1; i < table->count; i++)
+		if ((table->keys[i] & table->keys[at]) == table->keys[at] &&
+		    (value & table->keys[i]) == table->keys[i])
+			return true;
+	return false;
+}
+
 static void put_flags(struct text *out, const struct shim_table *table, uint64_t value)
 {
+	uint64_t unnamed = value;
 	bool any = false;
 
 	for (uint32_t i = 0; i < table->count; i++) {
-		if (!table->keys[i] || (value & table->keys[i]) != table->keys[i])
+		const uint64_t flag = table->keys[i];
+
+		if (!flag || (value & flag) != flag || has_greater_flag(table, i, value))
 			continue;
 		put_if(any, out, '|');
 		put_string(out, table->texts[i]);
 		any = true;
-		value &= ~table->keys[i];
+		unnamed &= ~flag;
 	}
-	if (value)
-		put_format(out, any ? "|0x%" PRIx64 : "0x%" PRIx64, value);
+	if (unnamed)
+		put_format(out, any ? "|0x%" PRIx64 : "0x%" PRIx64, unnamed);
 	else if (!any)
 		put_string(out, table->count && !table->keys[0] ? table->texts[0] : "0");
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -11,10 +12,13 @@ import platform
 import signal
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tracewheel._shim import lib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PRIME = 23
 
@@ -151,3 +155,78 @@ def test_opens_by_32_bit_calls(trace: Any, tmp_path: Path, rungs_of: Any) -> Non
         expected = [(child, flags) for flags in (creating, os.O_RDWR, os.O_WRONLY)]
         shown = [(e["pid"], e["flags"] & ~os.O_LARGEFILE & ~0o100000) for e in tool.json]
         assert expected == shown
+
+
+# How each is written by those who open so, whatever bits of others it has.
+NAMES_OF_FLAGS = {
+    os.O_RDONLY: "O_RDONLY",
+    os.O_WRONLY | os.O_DSYNC: "O_WRONLY|O_DSYNC",
+    os.O_WRONLY | os.O_SYNC: "O_WRONLY|O_SYNC",
+    os.O_DIRECTORY: "O_DIRECTORY",
+    os.O_RDWR | os.O_TMPFILE: "O_RDWR|O_TMPFILE",
+    os.O_NONBLOCK: "O_NONBLOCK",
+    os.O_RDWR | os.O_CREAT | os.O_EXCL: "O_RDWR|O_CREAT|O_EXCL",
+    os.O_WRONLY | os.O_CREAT | os.O_TRUNC: "O_WRONLY|O_CREAT|O_TRUNC",
+    os.O_WRONLY | os.O_APPEND | os.O_SYNC: "O_WRONLY|O_APPEND|O_SYNC",
+    os.O_PATH | os.O_NOFOLLOW: "O_NOFOLLOW|O_PATH",
+}
+
+
+def open_each(folder: Path, every: Iterable[int]) -> None:
+    """Open a folder with each of some flags, whether that succeeds or not."""
+    for flags in every:
+        with contextlib.suppress(OSError):
+            os.close(os.open(folder, flags | os.O_CLOEXEC, 0o600))
+
+
+def test_names_of_flags(trace: Any, tmp_path: Path) -> None:
+    """A flag that holds bits of others shows by its own name, one with two names by the usual."""
+    columns = ("--columns", "flags")
+    tool = trace("opensnoop", "-p", str(os.getpid()), "--path", str(tmp_path), *columns)
+    open_each(tmp_path, NAMES_OF_FLAGS)
+    tool.end()
+
+    # O_RDONLY has no bits: it shows only where there is no flag.
+    expected = [
+        {*names.split("|"), "O_CLOEXEC"} - {"O_RDONLY"} for names in NAMES_OF_FLAGS.values()
+    ]
+    assert expected == [{*row[0].split("|")} for row in tool.rows]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (("-f", "O_TMPFILE"), ("O_RDWR|O_TMPFILE",)),
+        (("-f", "O_SYNC"), ("O_WRONLY|O_SYNC", "O_WRONLY|O_APPEND|O_SYNC")),
+        (("-f", "O_NONBLOCK"), ("O_NONBLOCK",)),
+        (("-f", "O_TMPFILE", "-f", "O_TRUNC"), ("O_RDWR|O_TMPFILE", "O_WRONLY|O_CREAT|O_TRUNC")),
+        (("-f", "O_RDONLY", "-f", "O_EXCL"),
+         ("O_RDONLY", "O_DIRECTORY", "O_NONBLOCK", "O_NOFOLLOW|O_PATH", "O_RDWR|O_CREAT|O_EXCL")),
+        (("-f", "O_RDWR"), ("O_RDWR|O_TMPFILE", "O_RDWR|O_CREAT|O_EXCL")),
+        (("-f", "O_CREAT", "-f", "O_TMPFILE", "--write-only"),
+         ("O_RDWR|O_TMPFILE", "O_RDWR|O_CREAT|O_EXCL", "O_WRONLY|O_CREAT|O_TRUNC")),
+        (("--write-only", "-f", "O_DIRECTORY"), ("O_RDWR|O_TMPFILE",)),
+    ],
+)  # fmt: skip
+def test_flags_wanted(
+    trace: Any, tmp_path: Path, options: tuple[str, ...], wanted: tuple[str, ...]
+) -> None:
+    """-f shows opens that have all bits of one of the flags; --write-only narrows them down."""
+    chosen = ("-p", str(os.getpid()), "--path", str(tmp_path), "--json")
+    tool = trace("opensnoop", *chosen, *options)
+    open_each(tmp_path, NAMES_OF_FLAGS)
+    tool.end()
+
+    expected = [flags for flags, names in NAMES_OF_FLAGS.items() if names in wanted]
+    assert len(wanted) == len(expected)
+    assert sorted(expected) == sorted(e["flags"] & ~os.O_CLOEXEC for e in tool.json)
+
+
+def test_flag_without_bits_is_refused(run: Any) -> None:
+    """A flag that has no bits on this machine cannot be told from O_RDONLY: it is no flag."""
+    assert 0 == os.O_LARGEFILE
+    with run("opensnoop", "-f", "O_LARGEFILE") as tool:
+        tool.ended()
+
+    assert 2 == tool.code
+    assert "no open flag" in tool.err

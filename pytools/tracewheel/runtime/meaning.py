@@ -46,13 +46,16 @@ MEANINGS = {
 }
 
 
-def _open_flags() -> dict[int, str]:
-    flags = {0: "O_RDONLY"}
-    names = ("O_TMPFILE", "O_SYNC", "O_DIRECTORY")  # they hold bits of others: first
-    for name in (*names, *sorted(n for n in dir(os) if n.startswith("O_") and n not in names)):
-        bits = getattr(os, name)
-        if bits:
-            flags.setdefault(bits, name)
+# Names of open flags that have the same bits as a better known one: O_NONBLOCK, O_SYNC.
+_LESS_KNOWN = ("O_NDELAY", "O_RSYNC", "O_FSYNC")
+
+
+def open_flags() -> dict[int, str]:
+    """Return the names of the access modes and of the flags of an open, on this machine."""
+    names = sorted(name for name in dir(os) if name.startswith("O_") and name != "O_ACCMODE")
+    flags = {os.O_RDONLY: "O_RDONLY"}
+    for name in sorted(names, key=_LESS_KNOWN.__contains__):
+        flags.setdefault(getattr(os, name), name)
     return flags
 
 
@@ -131,7 +134,7 @@ class Names(NamedTuple):
 # kind -> (enum shim_kind, table)
 TABLES = {
     "errno": ("errno", Names(error_names)),
-    "open_flags": ("flags", Names(_open_flags)),
+    "open_flags": ("flags", Names(open_flags)),
     "exit": ("exit", Names(lambda: {s.value: s.name for s in signal.Signals})),
     "disk": ("name", Names(dict, disk_name)),
     "operation": ("name", Names(_operations)),

@@ -4,28 +4,32 @@
 from __future__ import annotations
 
 import os
+import struct
 
 from tracewheel.runtime.errors import UsageError
 from tracewheel.runtime.shapes import Column, Option, Stream
 
+_WANTED_MOST = 32  # of opensnoop.bpf.c
+_ACCESS_MODES = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR)
+
 
 def _flag(text: str) -> str:
-    if not text.startswith("O_") or not hasattr(os, text):
+    # Some have no bits here, as O_LARGEFILE where every file may be large.
+    if text != "O_RDONLY" and not (text.startswith("O_") and getattr(os, text, 0)):
         raise UsageError(f"no open flag {text!r}: try O_CREAT or O_WRONLY")
     return text
 
 
-def _wanted(names: tuple[str, ...]) -> dict[str, int]:
-    """Tell access modes, which are numbers, from flags, which are bits."""
-    bits = [getattr(os, name) for name in names]
+def _wanted(names: tuple[str, ...]) -> dict[str, object]:
+    """Tell access modes, which are numbers, from flags, which are sets of bits."""
+    values = {getattr(os, name) for name in names}
+    flags = sorted(values.difference(_ACCESS_MODES))
+    padding = [0] * (_WANTED_MOST - len(flags))
     return {
-        "wanted_access": sum({1 << bit for bit in bits if bit <= os.O_RDWR}),
-        "wanted_flags": sum({bit for bit in bits if bit > os.O_RDWR}),
+        "some_wanted": True,
+        "wanted_access": sum(1 << mode for mode in values.intersection(_ACCESS_MODES)),
+        "wanted_flags": struct.pack(f"={_WANTED_MOST}I", *flags, *padding),
     }
-
-
-def _writing(_: bool) -> dict[str, int]:
-    return _wanted(("O_WRONLY", "O_RDWR"))
 
 
 tool = Stream(
@@ -52,7 +56,7 @@ tool = Stream(
         Option(("-e", "--extended"), "show flags and mode", shows=("FLAGS", "MODE")),
         Option(("-f", "--flag"), "only opens with this flag; may be repeated", _flag, "O_FLAG",
                sets=_wanted, repeat=True),
-        Option(("--write-only",), "only opens for writing", sets=_writing),
+        Option(("--write-only",), "only opens for writing", sets="write_only"),
         Option(("--all",), "also opens without an open syscall: io_uring, exec, file handles",
                enables=("all", "handle")),
     ),
