@@ -113,16 +113,9 @@ static __always_inline int submit_row(struct execs_draft *draft, __u64 env, __u6
 	}
 	if (with_cwd) {
 		struct path cwd = BPF_CORE_READ(task, fs, pwd);
-		__u64 at;
 
 		put_directory(draft, &exec->dir, task, &cwd);
 		begin_part(draft, &exec->cwd);
-		at = tail_at(draft);
-		if (!exec->dir.length && at < TAIL_BYTES(draft)) {
-			draft->tail[at] = '/';
-			draft->used = at + 1;
-		}
-		finish_part(draft, &exec->cwd);
 	}
 	if (with_parents)
 		put_parents(tail_of(draft), &exec->parents);

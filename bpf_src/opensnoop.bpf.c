@@ -110,7 +110,7 @@ static __always_inline int opened(void *ctx, int dirfd, const char *pathname,
 		discard(opens, draft);
 		return 0;
 	}
-	begin_part(draft, &open->dir);
+	no_part(&open->dir);
 	if (full_path && open->path.length && draft->tail[0] != '/') {
 		struct task_struct *task = (void *)bpf_get_current_task();
 		struct path from = {};
@@ -221,7 +221,7 @@ int BPF_PROG(handle__fexit, int mountdirfd, void *handle, int flags, long ret)
 	struct open *open = &draft->record;
 
 	begin_part(draft, &open->path);
-	begin_part(draft, &open->dir);
+	no_part(&open->dir);
 	open->path.state = EV_UNREADABLE;
 	if (path_of_fd(task, fd, &from)) {
 		bool named;

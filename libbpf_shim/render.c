@@ -262,7 +262,8 @@ static size_t join_path(const struct part *dir, const char *names, const char *p
 	if (path_length > size / 2)
 		path_length = size / 2;
 	at = memcpy(end - path_length, path, path_length);
-	if (path_length && dir->state != UNREADABLE)
+	/* A directory without names is the root, which is "/" itself. */
+	if ((path_length || !dir->length) && dir->state != UNREADABLE)
 		*--at = '/';
 	for (size_t i = 0; i < dir->length; i += length + 1) {
 		length = strnlen(names + i, dir->length - i);
@@ -471,7 +472,7 @@ static void put_part(struct text *out, const struct record *record,
 	} else {
 		if (column->kind == SHIM_PATH && !(length && bytes[0] == '/')) {
 			dir = part_at(record, column->number, &names);
-			if (dir.length || dir.state) {
+			if (dir.state != ABSENT) {
 				length = join_path(&dir, names, bytes, length, joined, sizeof(joined));
 				bytes = joined;
 				cut |= dir.state == CUT;

@@ -47,8 +47,9 @@ typedef __u64 ev_count;		/* of events */
 typedef __u32 ev_addr[4];	/* as on the wire, IPv6 or ::ffff:IPv4 */
 typedef char ev_comm[COMM_LEN];
 typedef struct ev_part ev_text;
-typedef struct ev_part ev_path; /* relative to the ev_dir before it, where there is one */
-typedef struct ev_part ev_dir;	/* names from the deepest directory upwards, each ended by NUL */
+typedef struct ev_part ev_path; /* relative to the ev_dir before it, unless that is EV_ABSENT */
+/* Names from the deepest directory upwards, each ended by NUL; the root has none. */
+typedef struct ev_part ev_dir;
 typedef struct ev_part ev_args; /* each ended by NUL */
 typedef struct ev_part ev_stack; /* u64 addresses in the kernel, innermost first */
 typedef struct ev_part ev_user_stack;

@@ -230,3 +230,48 @@ def test_flag_without_bits_is_refused(run: Any) -> None:
 
     assert 2 == tool.code
     assert "no open flag" in tool.err
+
+
+def open_in(folder: str, path: str, *, is_root: bool = False) -> int:
+    """Open a path in a process of its own, in a folder or in that folder made its root."""
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        if is_root:
+            os.chroot(".")
+        with contextlib.suppress(OSError):
+            os.open(path, os.O_RDONLY)
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
+
+
+def test_full_path_from_a_root(trace: Any, tmp_path: Path, rungs_of: Any) -> None:
+    """A path that is relative to a root is completed, whether the root is the machine's or not."""
+    (tmp_path / "known").touch()
+    for rung in rungs_of("opensnoop", "open"):
+        tool = trace("opensnoop", "-F", "--json", "-n", "known", "--rung", f"open={rung}")
+        children = [
+            open_in("/", str(tmp_path / "known")[1:]),
+            open_in(str(tmp_path), "known", is_root=True),
+            open_in(str(tmp_path), "known"),
+        ]
+        root = os.open("/", os.O_RDONLY)
+        os.close(os.open(str(tmp_path / "known")[1:], os.O_RDONLY, dir_fd=root))
+        os.close(root)
+        tool.end()
+
+        paths = [str(tmp_path / "known"), "/known"]
+        expected = list(zip([*children, os.getpid()], [paths[0], paths[1], paths[0], paths[0]]))
+        assert expected == [(e["pid"], e["path"]) for e in tool.json]
+
+
+def test_relative_paths_stay_as_they_are(trace: Any, tmp_path: Path) -> None:
+    """Without -F a path shows as the process gave it, in a root too."""
+    (tmp_path / "known").touch()
+    tool = trace("opensnoop", "--json", "-n", "known")
+    children = [open_in("/", str(tmp_path / "known")[1:]), open_in(str(tmp_path), "known")]
+    tool.end()
+
+    expected = [(children[0], str(tmp_path / "known")[1:]), (children[1], "known")]
+    assert expected == [(e["pid"], e["path"]) for e in tool.json]
