@@ -22,6 +22,8 @@ struct part { /* struct ev_part of bpf_src/include/record.bpf.h */
 };
 enum { WHOLE, CUT, UNREADABLE, ABSENT };
 
+#define KERNEL UINT32_MAX /* instead of a process: whose frames are the kernel's */
+
 /* How a string is written: for a terminal, of ASCII alone, between quotes, in JSON. */
 enum { ASCII = 1, QUOTED = 2, JSON = 4 | QUOTED };
 
@@ -408,9 +410,71 @@ void shim_frames_put(struct shim_frames *frames, uint32_t pid, uint64_t address,
 	frames->slots[at].pid = pid;
 	frames->slots[at].address = address;
 	frames->slots[at].name = frames->used;
+	frames->slots[at].of_tracing = pid == KERNEL && shim_is_of_tracing(name);
 	frames->count++;
 	memcpy(frames->names + frames->used, name, size);
 	frames->used += size;
+}
+
+/* Whether a frame is a function that the JIT compiler made: bpf_prog_TAG_NAME. */
+static bool is_program(const char *name)
+{
+	static const char begin[] = "bpf_prog_";
+	const size_t length = sizeof(begin) - 1;
+
+	return !strncmp(name, begin, length) && strspn(name + length, "0123456789abcdef") == 16;
+}
+
+int shim_is_of_tracing(const char *name)
+{
+	static const char *const begins[] = {
+		/* A program, where the kernel does not list the names of those that it compiled. */
+		"[unknown",
+		/* Programs, and what calls them: from a tracepoint, or from a function's entry. */
+		"__bpf_prog_", "___bpf_prog_run", "bpf_trampoline_", "bpf_dispatcher_",
+		"bpf_get_stack", "bpf_trace_run", "__bpf_trace_", "trace_call_bpf", "perf_trace_",
+		"perf_call_bpf_", "perf_syscall_", "__traceiter_", "__do_trace_",
+		"trace_event_raw_event_",
+		/* Probes of functions. */
+		"kprobe_ftrace_handler", "kprobe_dispatcher", "kprobe_perf_func", "kprobe_int3_handler",
+		"kprobe_breakpoint_", "kprobe_multi_link_", "kretprobe_", "__kretprobe_trampoline",
+		"aggr_pre_handler", "opt_pre_handler", "optimized_callback", "fprobe_", "rethook_",
+		"arch_rethook_", "ftrace_trampoline", "ftrace_call", "ftrace_regs_call",
+		"ftrace_ops_", "ftrace_graph_", "uprobe_dispatcher", "uretprobe_dispatcher",
+		"uprobe_perf_func", "uprobe_multi_link_", "uprobe_notify_resume",
+		/* Work at the end of a system call for its tracepoint, behind what made the call. */
+		"syscall_exit_", "__syscall_exit_", "syscall_trace_exit", "syscall_slow_exit_work",
+		"syscall_return_slowpath", "trace_syscall_exit",
+	};
+
+	for (size_t i = 0; i < sizeof(begins) / sizeof(*begins); i++)
+		if (!strncmp(name, begins[i], strlen(begins[i])))
+			return 1;
+	return is_program(name);
+}
+
+/*
+ * Where in a kernel stack of LENGTH bytes the frames begin that are not the tracing's: 0 if there
+ * are no others. Returns 0 or -ENOKEY, if the name of a frame is not known yet.
+ */
+static int skip_tracing(const struct shim_frames *frames, const char *bytes, size_t length,
+			size_t *ret)
+{
+	*ret = 0;
+	for (size_t i = 0; i + 8 <= length; i += 8) {
+		uint64_t address;
+		uint32_t at;
+
+		memcpy(&address, bytes + i, 8);
+		at = slot_of(frames, KERNEL, address);
+		if (!frames->slots[at].pid)
+			return -ENOKEY;
+		if (!frames->slots[at].of_tracing) {
+			*ret = i;
+			break;
+		}
+	}
+	return 0;
 }
 
 /* Returns 0 or -ENOKEY. */
@@ -421,12 +485,17 @@ static int put_stack(struct text *out, const struct shim_column *column,
 	const struct part part = part_at(record, column->offset, &bytes);
 	const struct shim_frames *frames = record->plan->frames;
 	bool json = record->plan->as_json;
-	uint32_t pid = UINT32_MAX;
+	uint32_t pid = KERNEL;
+	size_t begin = 0;
 
 	if (column->kind == SHIM_USER_STACK)
 		memcpy(&pid, record->bytes + column->number, sizeof(pid));
+	ret->table = UINT32_MAX;
+	ret->key = pid;
+	if (frames && pid == KERNEL && skip_tracing(frames, bytes, part.length, &begin))
+		return -ENOKEY;
 	put_if(json, out, '[');
-	for (size_t i = 0; i + 8 <= part.length; i += 8) {
+	for (size_t i = begin; i + 8 <= part.length; i += 8) {
 		char unknown[32];
 		const char *name = unknown;
 		uint64_t address;
@@ -435,16 +504,13 @@ static int put_stack(struct text *out, const struct shim_column *column,
 		if (frames && pid) {
 			uint32_t at = slot_of(frames, pid, address);
 
-			if (!frames->slots[at].pid) {
-				ret->table = UINT32_MAX;
-				ret->key = pid;
+			if (!frames->slots[at].pid)
 				return -ENOKEY;
-			}
 			name = frames->names + frames->slots[at].name;
 		} else {
 			snprintf(unknown, sizeof(unknown), "[unknown+0x%" PRIx64 "]", address);
 		}
-		put_string(out, !json ? "\n    " : i ? ",\"" : "\"");
+		put_string(out, !json ? "\n    " : i > begin ? ",\"" : "\"");
 		put_text(out, name, strlen(name), record->style);
 		put_if(json, out, '"');
 	}

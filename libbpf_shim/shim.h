@@ -92,7 +92,7 @@ struct shim_table {
 struct shim_frames {
 	struct {
 		uint64_t address;
-		uint32_t pid, name;
+		uint32_t pid, name : 31, of_tracing : 1;
 	} slots[16384];
 	uint32_t count, used;
 	char names[1048576];
@@ -127,6 +127,8 @@ size_t shim_escape(const char *text, size_t length, int ascii, char *out, size_t
  */
 int shim_write(int fd, const char *text, size_t size, int wake, int64_t timeout, size_t *ret);
 
+/* Whether a frame, at the inner end of a kernel stack, belongs to the tracing and not to what ran. */
+int shim_is_of_tracing(const char *name);
 void shim_frames_put(struct shim_frames *frames, uint32_t pid, uint64_t address, const char *name);
 void shim_frames_forget(struct shim_frames *frames);
 

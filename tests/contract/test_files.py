@@ -52,6 +52,36 @@ def test_stacks_hold_all_events(
     assert {"flame.svg", "scope.json"} == {p.name for p in tmp_path.iterdir() if p.suffix}
 
 
+# What a stack begins with, by tool: where its event happens, or what made the system call that
+# ended. From v7 on the function that fexit traces is not on the stack while the program runs.
+BEGINS = {
+    "opensnoop": r"do_sys_openat2|__\w+_sys_(open|creat)\w*|do_syscall_64|entry_SYSCALL\w+|"
+    r"invoke_syscall|el0_svc\w*",
+    "tcpconnect": r"inet_sk_state_store|tcp_set_state|tcp_v[46]_connect|__inet_stream_connect",
+}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_stacks_begin_where_events_happened(
+    trace: Any, stir: Callable[[], None], rungs_of: Any, name: str
+) -> None:
+    """By every rung, and in every form, no stack begins with frames of the tracing itself."""
+    ladder = {"opensnoop": "open", "tcpconnect": "connect"}[name]
+    for rung in rungs_of(name, ladder):
+        chosen = ("--rung", f"{ladder}={rung}")
+        rows = trace(name, *chosen, "--stack", "--json")
+        folded = trace(name, *chosen, "--folded", "-")
+        stir()
+        rows.end()
+        folded.end()
+
+        stacks = [row["stack"] for row in rows.json if row["stack"]]
+        assert stacks
+        begins = {stack[0].partition("+")[0] for stack in stacks}
+        begins |= {line.rpartition(" ")[0].split(";")[-1] for line in folded.out.splitlines()}
+        assert not [begin for begin in begins if not re.fullmatch(BEGINS[name], begin)]
+
+
 def test_stacks_of_known_events(trace: Any, tmp_path: Path) -> None:
     """Opens from one place are one stack: this process, its frames, then the kernel's."""
     comm = Path("/proc/self/comm").read_text().strip()

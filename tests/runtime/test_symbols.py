@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tracewheel
-from tracewheel.runtime.symbols import KERNEL, Symbols
+from tracewheel.runtime.symbols import KERNEL, Symbols, without_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -483,3 +483,30 @@ def test_library_has_names(compiled: Callable[..., Path]) -> None:
 
     assert ["inner_most", "outer", "main"] == [f.split("+")[0] for f in event.user_stack[:3]]
     assert event.stack
+
+
+OF_EVENT = ["do_sys_openat2+0x5", "bpf_trampoline_30941_0+0x33", "bpf_prog_load", "entry_SYSCALL"]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        [],
+        ["bpf_prog_45734329d95f2596_open__fexit+0x3ef", "bpf_trampoline_6442519942+0x4d"],
+        ["[unknown+0xffffffffc0000000]", "bpf_trace_run2", "__bpf_trace_x", "__traceiter_x"],
+        ["bpf_prog_45734329d95f2596_f", "bpf_trace_run2+0x86",
+         "syscall_exit_to_user_mode_prepare+0x112", "syscall_exit_to_user_mode+0x10"],
+    ],
+)  # fmt: skip
+def test_frames_of_the_tracing(own: list[str]) -> None:
+    """Frames of the tracing are left out at the inner end of a stack, and nowhere else."""
+    assert OF_EVENT == without_tracing([*own, *OF_EVENT])
+    for begin in range(1, len(OF_EVENT)):
+        rest = ["bpf_prog_load", *OF_EVENT[begin:]]
+        assert rest == without_tracing([*own, *rest])
+
+
+def test_frames_without_names() -> None:
+    """Where nothing has a name, as where kallsyms is hidden, every frame is shown."""
+    nameless = ["[unknown+0x1]", "[unknown+0x2]"]
+    assert nameless == without_tracing(nameless)

@@ -13,7 +13,7 @@ from tracewheel.runtime.errors import BpfError
 from tracewheel.runtime.meaning import name_of
 from tracewheel.runtime.output import escape, replace_file
 from tracewheel.runtime.stream import Reader, part_of
-from tracewheel.runtime.symbols import KERNEL, Symbols
+from tracewheel.runtime.symbols import KERNEL, Symbols, without_tracing
 
 if TYPE_CHECKING:
     from tracewheel.runtime.options import Request
@@ -195,7 +195,7 @@ class CountingReader(Reader):
 
     def _name(self, pid: int, user: bytes, kernel: bytes) -> tuple[str, ...]:
         """Return the frames, the outermost first, without offsets: a function is one box."""
-        frames = self._symbols.names(kernel, KERNEL, offset=False)
+        frames = without_tracing(self._symbols.names(kernel, KERNEL, offset=False))
         for name in self._symbols.names(user, pid, offset=False):
             # Where code without frame pointers leads a walk: the address says nothing.
             frames.append("[unknown]" if name.startswith("[unknown+") else name)

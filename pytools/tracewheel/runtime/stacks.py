@@ -14,7 +14,7 @@ from tracewheel.runtime.errors import say
 from tracewheel.runtime.intervals import reports, stamps
 from tracewheel.runtime.meaning import later, name_of
 from tracewheel.runtime.output import escape
-from tracewheel.runtime.symbols import KERNEL, Symbols
+from tracewheel.runtime.symbols import KERNEL, Symbols, without_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 LOST = "[lost stack]"
 _Sums = dict[bytes, tuple[int, int]]  # by key: nanoseconds, times
 _NONE = 0  # STACK_NONE of stacks.bpf.h
-# Frames of the tracing itself, innermost in a kernel stack, before the function that was traced.
-_OWN_FRAMES, _TRACED = 8, "__schedule"
 
 
 class Stack(NamedTuple):
@@ -142,8 +140,9 @@ class Reader:
         if stack == _NONE:
             return ()
         names = [self._name_of(pid, each, self._offsets) for each in frames.get(stack, ())]
-        own = [i for i, name in enumerate(names[:_OWN_FRAMES]) if name.startswith(_TRACED)]
-        return tuple(names[own[0] :] if own and pid == KERNEL else names) or (LOST,)
+        if pid == KERNEL:
+            names = without_tracing(names)
+        return tuple(names) or (LOST,)
 
 
 def _add(sums: _Sums, key: bytes, ns: int, count: int) -> None:

@@ -84,6 +84,20 @@ def _addresses(stack: bytes) -> memoryview:
     return memoryview(stack[: len(stack) // 8 * 8]).cast("Q")
 
 
+@functools.lru_cache(_NAMES)
+def _is_of_tracing(name: str) -> bool:
+    return bool(lib.shim_is_of_tracing(os.fsencode(name)))
+
+
+def without_tracing(names: list[str]) -> list[str]:
+    """Return a kernel stack, innermost first, from where its event happened.
+
+    The frames of the tracing itself are left out, unless there are no others.
+    """
+    of_event = (i for i, name in enumerate(names) if not _is_of_tracing(name))
+    return names[next(of_event, 0) :]
+
+
 class Symbols:
     """Names addresses; knows the processes that it has met, also when they have ended."""
 
