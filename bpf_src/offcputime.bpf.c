@@ -90,8 +90,9 @@ static __always_inline void left(unsigned long long *ctx, bool preempted, struct
 		if (!begin)
 			return;
 	}
-	/* It has come back unseen: on 6.18 a machine was seen to hide what one process left. */
-	if (begin->since)
+	/* It has come back unseen: on 6.18 a machine was seen to hide what one process left. The
+	 * sleep was no longer than until now; one that is too short to be wanted is no loss. */
+	if (begin->since && now - begin->since >= least_ns)
 		__sync_fetch_and_add(&unseen_lost, 1);
 	begin->sleep.pid = pid_tgid >> 32;
 	begin->sleep.cgroup = current_cgroup();

@@ -5,8 +5,9 @@
 
 #include "record.bpf.h"
 
-/* Of all CPUs. The session knows how many there should have been. */
+/* Of all CPUs, and of those that were not idle. The session knows how many there should be. */
 __u64 clock_samples;
+__u64 clock_busy_samples;
 
 /*
  * ON_CLOCK(sample, sampled) makes the program sample__cpu_clock, which calls sampled(ctx). The
@@ -17,6 +18,8 @@ __u64 clock_samples;
 	int ladder##__cpu_clock(struct bpf_perf_event_data *ctx)                               \
 	{                                                                                      \
 		__sync_fetch_and_add(&clock_samples, 1);                                       \
+		if (bpf_get_current_pid_tgid()) /* else the idle task of this CPU */           \
+			__sync_fetch_and_add(&clock_busy_samples, 1);                          \
 		return handle(ctx);                                                            \
 	}
 

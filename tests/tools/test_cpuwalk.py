@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from tracewheel.runtime.idle import read_idle_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -197,6 +198,17 @@ def test_samples_that_the_kernel_passes_over(trace: Any, hire: Any) -> None:
 
     assert events < expected * 0.8
     assert expected * 0.93 < events + unsampled
+
+
+def test_idle_cpus_lose_nothing(trace: Any) -> None:
+    """What a CPU does not sample while it is idle is not told as lost: it was no event."""
+    before, begin = read_idle_ns(), time.monotonic_ns()
+    tool = trace("cpuwalk", "-F", str(HZ), "--json", "--duration", "1.3").ended()
+    took = time.monotonic_ns() - begin
+    idle = sum(read_idle_ns().values()) - sum(before.values())
+
+    busy_ticks = HZ * (took * len(before) - idle) / 10**9
+    assert tool.summary["lost"] <= busy_ticks
 
 
 @pytest.mark.parametrize("was_there", [False, True])

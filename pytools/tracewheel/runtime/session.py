@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime import kernel
 from tracewheel.runtime.errors import BpfError, NotSupported, TargetGone, UsageError, say
+from tracewheel.runtime.idle import count_unsampled, read_idle_ns
 from tracewheel.runtime.meaning import later
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class Opened:
         self._btf = lib.bpf_object__btf(self.handle)
         self._links: list[Any] = []
         self._clocks: dict[int, int] = {}  # their descriptors, by CPU
-        self._clocks_ran: list[int] = []  # ns, those that have ended
+        self._clocks_ran: list[tuple[int, int]] = []  # those that have ended: ns, idle ns
+        self._idle_before: dict[int, int] = {}  # ns of a clock's CPU when the clock was started
 
     def detach(self) -> None:
         """Detach all programs."""
@@ -258,20 +260,32 @@ class Opened:
         # so it is from v5.10 to v7.2.
         self._end_clocks([c for c, clock in self._clocks.items() if _ran(clock) == _ran(clock)])
         fd = lib.bpf_program__fd(find_program(self.handle, program.name))
+        idle = read_idle_ns()
+        self._idle_before.update({cpu: idle.get(cpu, 0) for cpu in {*cpus} - {*self._clocks}})
         new = {cpu: lib.shim_start_clock(cpu, frequency, fd) for cpu in {*cpus} - {*self._clocks}}
         self._clocks.update({cpu: clock for cpu, clock in new.items() if clock >= 0})
         errors = {clock for clock in new.values() if clock < 0} - {-errno.ENODEV}
         return min(errors, default=0 if self._clocks else -errno.ENODEV)
 
     def _end_clocks(self, cpus: list[int]) -> None:
+        self._clocks_ran += self._run_times(cpus)
         for clock in map(self._clocks.pop, cpus):
-            self._clocks_ran.append(_ran(clock))
             os.close(clock)
 
-    def clock_ticks(self, frequency: int) -> int:
-        """Return how many times clocks have ticked."""
-        ran = [*self._clocks_ran, *map(_ran, self._clocks.values())]
-        return sum(ns // (10**9 // frequency) for ns in ran)
+    def _run_times(self, cpus: Iterable[int]) -> list[tuple[int, int]]:
+        """Return how long clocks have run, and how long of it their CPUs were idle, in ns."""
+        idle = read_idle_ns() if cpus else {}
+        times = []
+        for cpu in cpus:
+            ran = _ran(self._clocks[cpu])
+            # What is not known of a CPU that is offline by now is taken to be idleness.
+            idled = idle[cpu] - self._idle_before[cpu] if cpu in idle else ran
+            times.append((ran, min(ran, idled)))
+        return times
+
+    def clock_times(self) -> list[tuple[int, int]]:
+        """Return how long each clock has run, and how long of it its CPU was idle, in ns."""
+        return [*self._clocks_ran, *self._run_times([*self._clocks])]
 
     def _keep(self, link: Any) -> int:
         if link:
@@ -581,14 +595,22 @@ class Session:
         return self.opened.start_clocks(program, chosen, self.request.frequency)
 
     def _unsampled(self) -> int:
-        """Return how many times a clock has ticked and the program has not run.
+        """Return how many times a clock should have run the program on a busy CPU, and did not.
 
         It does not while a map is changed or another program runs on that CPU, and the kernel does
-        not count that. Seen on one kernel: nor on an idle CPU.
+        not count that.
         """
         assert self.opened
-        ticks = self.opened.clock_ticks(self.request.frequency)
-        return max(0, ticks - self.global_value("clock_samples"))
+        frequency = self.request.frequency
+        times = self.opened.clock_times()
+        period = 10**9 // frequency
+        return count_unsampled(
+            ticks=sum(ran // period for ran, _ in times),
+            idle_ticks=sum(idle / period for _, idle in times),
+            samples=self.global_value("clock_samples"),
+            busy_samples=self.global_value("clock_busy_samples"),
+            unsure=len(times) * frequency / os.sysconf("SC_CLK_TCK"),
+        )
 
     def _skipped(self, ladder: str, full: bool) -> int:
         """Return for how many events, at most, the kernel has skipped a ladder's programs.
