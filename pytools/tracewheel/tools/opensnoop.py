@@ -15,7 +15,7 @@ _ACCESS_MODES = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR)
 
 def _flag(text: str) -> str:
     # Some have no bits here, as O_LARGEFILE where every file may be large.
-    if text != "O_RDONLY" and not (text.startswith("O_") and getattr(os, text, 0)):
+    if text != "O_RDONLY" and not (text.startswith("O_") and getattr(os, text, None)):
         raise UsageError(f"no open flag {text!r}: try O_CREAT or O_WRONLY")
     return text
 
