@@ -78,11 +78,25 @@ def write_manuals(modules: Path, folder: Path, version: str) -> list[str]:
     folder.mkdir(parents=True)
     pages = [folder / f"{command}.1" for command in COMMANDS]
     for page in pages:
-        page.write_text(manual(page.stem, version))
+        page.write_text(manual(page.stem, version, modules))
     return [str(page.relative_to(ROOT)) for page in pages]
 
 
-def manual(command: str, version: str) -> str:
+def losses_section(command: str, modules: Path) -> str:
+    """Return the section of a tool's man page that explains the words of its last line, in roff."""
+    from tracewheel.runtime.cli import load_tool
+    from tracewheel.runtime.losses import counters_in, losses_of
+
+    if command not in TOOLS:
+        return ""
+    counters = counters_in((modules / f"tracewheel/bpf/{command}.bpf.o").read_bytes())
+    lines = ["", ".SH LOSSES", "The last line may name these causes of lost events:"]
+    for loss in losses_of(load_tool(command)[0], counters):
+        lines += [".TP", f"\\fB{loss.word}\\fR", loss.sentence.replace("-", r"\-")]
+    return "\n".join(lines) + "\n"
+
+
+def manual(command: str, version: str, modules: Path) -> str:
     """Return the man page of a command in roff."""
     from argparse_manpage.manpage import Manpage
     from tracewheel.runtime.cli import parser
@@ -92,7 +106,7 @@ def manual(command: str, version: str) -> str:
     page.description = command_parser.description
     page.source = f"tracewheel {version}"
     page.manual = "tracewheel"
-    return str(page)
+    return str(page) + losses_section(command, modules)
 
 
 def write_scripts(folder: Path) -> list[str]:

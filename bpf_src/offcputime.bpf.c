@@ -90,8 +90,8 @@ static __always_inline void left(unsigned long long *ctx, bool preempted, struct
 		if (!begin)
 			return;
 	}
-	/* It has come back unseen: on 6.18 a machine was seen to hide what one process left. The
-	 * sleep was no longer than until now; one that is too short to be wanted is no loss. */
+	/* It has come back unseen: on 6.18 a machine was seen to hide what one process left. It has
+	 * slept until now at most: if that is too short to be wanted, nothing is lost. */
 	if (begin->since && now - begin->since >= least_ns)
 		__sync_fetch_and_add(&unseen_lost, 1);
 	begin->sleep.pid = pid_tgid >> 32;

@@ -36,8 +36,9 @@ LIMIT_S = 120  # emulated machines are slow
 # On such kernels programs can be preempted, and are skipped where another task comes by meanwhile.
 # How often is told, not whose events were meant. Elsewhere it would be a fault.
 MAY_SKIP = preempts_programs()
-# Causes of loss that no test can bring about or avoid, nor tell whose events were meant.
-# An emulated CPU is late for many samples; a real one misses none but by a fault.
+# Causes of loss that no test can bring about or avoid, nor tell whose events were meant. The CPU of
+# an emulated machine is late for many samples. On others so many are missing only where a test
+# keeps the kernel busy with changes of maps, and then it counts them.
 IN_GUEST = bool(os.environ.get("TRACEWHEEL_GUEST"))
 ANYBODYS = (
     "unseen",

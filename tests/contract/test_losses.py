@@ -28,7 +28,7 @@ def test_each_counter_is_explained(tool_name: str) -> None:
 
 
 def test_page_has_each_sentence(tool_name: str) -> None:
-    """The page of the documentation explains each word as the man pages do."""
+    """The page of the documentation explains each word by the same sentence."""
     page = PAGE.read_text()
     for loss in losses.losses_of(
         cli.load_tool(tool_name)[0], losses.counters_in(read_object(tool_name))

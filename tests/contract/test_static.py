@@ -19,6 +19,7 @@ from tracewheel._shim import lib
 from tracewheel.runtime import cli, meaning
 from tracewheel.runtime.counts import WHEN
 from tracewheel.runtime.errors import BpfError
+from tracewheel.runtime.losses import counters_in, losses_of
 from tracewheel.runtime.options import Request, columns_of, options_of
 from tracewheel.runtime.session import Opened, ladders_of, read_object
 from tracewheel.runtime.shapes import Counts, Histogram, Option, Stacks, Stream, Top
@@ -361,7 +362,7 @@ def test_examples_parse(tool_name: str) -> None:
 
 
 def test_manual_lists_everything(tool_name: str) -> None:
-    """The man page has the description as its name line, every option and every column."""
+    """The man page has the description as name line, each option, column and cause of loss."""
     page = Path(sys.prefix, f"share/man/man1/{tool_name}.1").read_text()
     text = re.sub(r"\\f.|\\,|\\/|\\(?=-)", "", page)
     tool, description = cli.load_tool(tool_name)
@@ -372,6 +373,8 @@ def test_manual_lists_everything(tool_name: str) -> None:
     assert f"\n.SH NAME\n{tool_name} - {description}\n" in text
     assert set() == {flag for flag in flags if not re.search(rf"(?<![-\w]){flag}(?![-\w])", text)}
     assert columns == set(listed.replace("columns on request:", "").split())
+    for loss in losses_of(tool, counters_in(read_object(tool_name))):
+        assert f"\n{loss.word}\n{loss.sentence}\n" in text.partition("\n.SH LOSSES\n")[2]
 
 
 def test_ladders_have_two_rungs(tool_name: str, opened: Opened) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The words of the last line: why events are missing, and what to do about it.
 
-docs/loss.md has the same sentences.
+The man pages are made of these sentences; docs/loss.md has the same.
 """
 
 from __future__ import annotations
