@@ -84,8 +84,8 @@ def write_manuals(modules: Path, folder: Path, version: str) -> list[str]:
 
 def losses_section(command: str, modules: Path) -> str:
     """Return the section of a tool's man page that explains the words of its last line, in roff."""
-    from tracewheel.runtime.cli import load_tool
-    from tracewheel.runtime.losses import counters_in, losses_of
+    from tracewheel.runtime.spec.catalogue import load_tool
+    from tracewheel.runtime.spec.losses import counters_in, losses_of
 
     if command not in TOOLS:
         return ""
@@ -99,7 +99,7 @@ def losses_section(command: str, modules: Path) -> str:
 def manual(command: str, version: str, modules: Path) -> str:
     """Return the man page of a command in roff."""
     from argparse_manpage.manpage import Manpage
-    from tracewheel.runtime.cli import parser
+    from tracewheel.runtime.manual import parser
 
     command_parser = parser(command)
     page = Manpage(command_parser)

@@ -40,7 +40,7 @@ PAIRS(begun, __u64, struct io, 16384);
 static bool by_bio;
 /* Ends that no program was run for. */
 __u64 ends_lost;
-__u64 start_stood_in;
+__u64 start_by_stand_in;
 
 /* By a stand-in's look: what was issued, or is another's, belongs to a request that has ended. */
 static __always_inline bool is_known(__u64 key)
@@ -58,7 +58,7 @@ static __always_inline void remember(__u64 key, struct io *io, bool again)
 	if (!again)
 		pair_begin(begun, &key, io, BPF_NOEXIST);
 	else if (pair_stand_in(begun, &key, io))
-		__sync_fetch_and_add(&start_stood_in, 1);
+		__sync_fetch_and_add(&start_by_stand_in, 1);
 }
 
 /* Take away what block_getrq told of one of a request's bios. */

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
-from tracewheel.runtime import cli
-from tracewheel.runtime import kernel as kernel_facts
-from tracewheel.runtime.errors import NotSupported
-from tracewheel.runtime.session import preempts_programs
-from tracewheel.runtime.shapes import WITH_COLUMNS, WITH_INTERVALS, Stream
+from tracewheel.runtime.host.cgroups import cgroup_root
+from tracewheel.runtime.host.errors import NotSupported
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
+from tracewheel.runtime.spec.shapes import WITH_COLUMNS, WITH_INTERVALS, Stream
+from tracewheel.runtime.trace.btf import preempts_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -222,7 +222,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "interval_name": WITH_INTERVALS,
     }
     for fixture in set(kinds) & set(metafunc.fixturenames):
-        names = [n for n in cli.tool_names() if isinstance(cli.load_tool(n)[0], kinds[fixture])]
+        names = [n for n in tool_names() if isinstance(load_tool(n)[0], kinds[fixture])]
         metafunc.parametrize(fixture, names)
 
 
@@ -366,7 +366,7 @@ def write_to_disk(image: str) -> None:
 def cgroups() -> Iterator[Callable[[str], Path]]:
     """Give a function that makes cgroups; they are removed after the test."""
     try:
-        root = Path(kernel_facts.cgroup_root())
+        root = Path(cgroup_root())
     except NotSupported:
         pytest.skip("needs a cgroup2 file system")
     if os.geteuid():

@@ -18,7 +18,7 @@ struct hist {
 };
 
 const volatile __u64 hist_scale = 1 << 20;
-const volatile bool hist_keyed;  /* the key is not always the same: use the map NAME_by */
+const volatile bool hist_by_key;  /* the key is not always the same: use the map NAME_by */
 const volatile bool hist_summed; /* add the values up, too */
 
 /*
@@ -62,7 +62,7 @@ const volatile bool hist_summed; /* add the values up, too */
 		if (value >> 63)                                                               \
 			value = 0;                                                             \
 		slot = hist_slot(value);                                                       \
-		if (!hist_keyed) {                                                             \
+		if (!hist_by_key) {                                                             \
 			struct hist *hist = bpf_map_lookup_elem(&name, &(__u32){ 0 });         \
 			if (!hist || slot >= HIST_SLOTS)                                       \
 				return;                                                        \

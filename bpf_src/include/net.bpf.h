@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Which peers are wanted: -4 -6 --port --to, the options of runtime/net.py. */
+/* Which peers are wanted: -4 -6 --port --to, the options of runtime/spec/net.py. */
 #ifndef NET_BPF_H
 #define NET_BPF_H
 

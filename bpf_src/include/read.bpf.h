@@ -37,7 +37,7 @@
  * nothing that has been done. From Linux commit a46023d5616e ("tracing: Guard __DECLARE_TRACE()
  * use of __DO_TRACE_CALL() with SRCU-fast") (in v7.0) on, a program that is preempted is skipped
  * for all other tasks of its CPU until it goes on: only there the session attaches the stand-ins.
- * A variable LADDER_stood_in, where there is one, counts what they have done for want of the first.
+ * A variable LADDER_by_stand_in, where there is one, counts what they have done for want of the first.
  */
 #define ON_TRACEPOINT_THRICE(point, ladder, suffix, call, args...)                             \
 	__ON_TRACEPOINT(point, ladder, suffix, false, call, ##args)                            \

@@ -23,3 +23,10 @@ def __getattr__(name: str) -> Tool:
         return library.Tool(name)
     except ModuleNotFoundError:
         raise AttributeError(f"tracewheel has no tool {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    """Return the names of the tools."""
+    from tracewheel.runtime.spec.catalogue import tool_names
+
+    return tool_names()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
-from tracewheel.runtime import flame
-from tracewheel.runtime.heatmap import Heatmap
-from tracewheel.runtime.histogram import Histogram
+from tracewheel.runtime.show import flame
+from tracewheel.runtime.show.heatmap import Heatmap
+from tracewheel.runtime.spec.distribution import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

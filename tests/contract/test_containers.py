@@ -20,9 +20,9 @@ import pytest
 import tracewheel
 from hypothesis import given
 from hypothesis import strategies as st
-from tracewheel.runtime import containers
-from tracewheel.runtime.containers import container_id, container_names, label, parse_container
-from tracewheel.runtime.errors import TargetGone, UsageError
+from tracewheel.runtime.host import containers
+from tracewheel.runtime.host.containers import container_id, container_names, find_container, label
+from tracewheel.runtime.host.errors import TargetGone, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ def place_of(number: str, cgroups: str) -> tuple[int, int]:
 @pytest.mark.parametrize(("name", "number"), NAMES.items())
 def test_names(engines: tuple[str, str], name: str, number: str) -> None:
     """A container goes by the name that its engine gave it."""
-    assert place_of(number, engines[0]) == parse_container(name, *engines)
+    assert place_of(number, engines[0]) == find_container(name, *engines)
 
 
 @pytest.mark.parametrize("number", [*filter(None, PATHS.values())])
@@ -110,12 +110,12 @@ def test_ids(engines: tuple[str, str], number: str) -> None:
     """A container goes by its id, by the twelve digits that engines show, or by six."""
     expected = place_of(number, engines[0])
 
-    assert expected == parse_container(number, *engines)
+    assert expected == find_container(number, *engines)
     if number not in (WEB, TWIN):
-        assert expected == parse_container(number[:12], *engines)
-        assert expected == parse_container(number[:6].upper(), *engines)
+        assert expected == find_container(number[:12], *engines)
+        assert expected == find_container(number[:6].upper(), *engines)
         with pytest.raises(TargetGone):
-            parse_container(number[:5], *engines)
+            find_container(number[:5], *engines)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_units_and_machines(engines: tuple[str, str], text: str, path: str) -> N
     """A unit of systemd and a machine go by their names."""
     expected = (os.stat(f"{engines[0]}/{path}").st_ino, path.count("/") + 1)
 
-    assert expected == parse_container(text, *engines)
+    assert expected == find_container(text, *engines)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_units_and_machines(engines: tuple[str, str], text: str, path: str) -> N
 def test_candidates(engines: tuple[str, str], text: str, candidates: list[str]) -> None:
     """What may be several names them all."""
     with pytest.raises(UsageError) as raised:
-        parse_container(text, *engines)
+        find_container(text, *engines)
 
     assert all(each in str(raised.value) for each in candidates)
     assert "\n" not in str(raised.value)
@@ -152,7 +152,7 @@ def test_candidates(engines: tuple[str, str], text: str, candidates: list[str]) 
 def test_unknown(engines: tuple[str, str], text: str) -> None:
     """What is no container is told in a line."""
     with pytest.raises(TargetGone) as raised:
-        parse_container(text, *engines)
+        find_container(text, *engines)
 
     assert "\n" not in str(raised.value)
 
@@ -189,8 +189,8 @@ def test_files_of_others(engines: tuple[str, str], spoil: Callable[[Path], Any])
 
     assert not container_names(engines[1]).get(WEB)
     with pytest.raises(TargetGone):
-        parse_container("web", *engines)
-    assert place_of(DATABASE, engines[0]) == parse_container("database", *engines)
+        find_container("web", *engines)
+    assert place_of(DATABASE, engines[0]) == find_container("database", *engines)
 
 
 @given(st.text(max_size=80))

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracewheel.runtime import cli
-from tracewheel.runtime.shapes import Histogram, Stream
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
+from tracewheel.runtime.spec.shapes import Histogram, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
-SHAPES = {name: cli.load_tool(name)[0] for name in cli.tool_names()}
+SHAPES = {name: load_tool(name)[0] for name in tool_names()}
 STACKED = [name for name, tool in SHAPES.items() if isinstance(tool, Stream) and tool.stack]
 HISTOGRAMS = [name for name, tool in SHAPES.items() if isinstance(tool, Histogram)]
 SVG = "{http://www.w3.org/2000/svg}"

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tracewheel
-from tracewheel.runtime import cli
-from tracewheel.runtime.errors import BpfError, UsageError
-from tracewheel.runtime.shapes import Histogram
+from tracewheel.runtime.host.errors import BpfError, UsageError
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
+from tracewheel.runtime.spec.shapes import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
-HISTOGRAMS = [n for n in cli.tool_names() if isinstance(cli.load_tool(n)[0], Histogram)]
+HISTOGRAMS = [n for n in tool_names() if isinstance(load_tool(n)[0], Histogram)]
 NAMES = [b"plain", "grün".encode(), b"\xff\xfe", b"a\nb", b"\x1b[31m"]
 
 

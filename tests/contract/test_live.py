@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracewheel.runtime import cli
-from tracewheel.runtime.options import Request
-from tracewheel.runtime.session import Session
-from tracewheel.runtime.shapes import Counts, Histogram, Stacks
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
+from tracewheel.runtime.spec.request import Request
+from tracewheel.runtime.spec.shapes import Counts, Histogram, Stacks
+from tracewheel.runtime.trace.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ SOON_S = 30  # on an emulated machine
 
 def nothing(tool_name: str) -> list[str]:
     """Return options that no event matches."""
-    session = Session(tool_name, Request(cli.load_tool(tool_name)[0], {}))
+    session = Session(tool_name, Request(load_tool(tool_name)[0], {}))
     known = "filter_comm" in session.variables
     session.close()
     if not known:
@@ -42,7 +42,7 @@ def nothing(tool_name: str) -> list[str]:
 
 def title(tool_name: str) -> list[str]:
     """Return what a tool prints though nothing has happened."""
-    tool, _ = cli.load_tool(tool_name)
+    tool, _ = load_tool(tool_name)
     if isinstance(tool, (Histogram, Stacks)):
         return ["no events"]
     return [" ".join(column.header for column in Request(tool, {}).columns())]
@@ -150,7 +150,7 @@ def test_filter_that_matches_nothing(trace: Any, stir: Callable[[], None], tool_
 
     assert 0 == tool.code
     lines = [" ".join(line.split()) for line in tool.out.splitlines()]
-    if isinstance(cli.load_tool(tool_name)[0], Counts):
+    if isinstance(load_tool(tool_name)[0], Counts):
         assert {"0"} == set(lines.pop().split()[1:])  # behind the time
     assert title(tool_name) == lines
     assert (0, 0) == tool.counted
@@ -158,25 +158,25 @@ def test_filter_that_matches_nothing(trace: Any, stir: Callable[[], None], tool_
 
 def test_each_rung_traces(trace: Any, tool_name: str) -> None:
     """Each rung that this kernel offers can be asked for, and the first of them is taken."""
-    tool, _ = cli.load_tool(tool_name)
-    enabling: dict[str, Any] = {o.dest: True for o in tool.options if o.enables and not o.becomes}
-    if getattr(tool, "judges", ""):
+    tool, _ = load_tool(tool_name)
+    enabling: dict[str, Any] = {o.dest: True for o in tool.options if o.enables and not o.as_shape}
+    if getattr(tool, "owner_ladder", ""):
         enabling["pid"] = os.getpid()
     session = Session(tool_name, Request(tool, enabling))
     attempts = [(ladder, rung) for ladder, rung, error in session.attempts() if not error]
-    ladders = dict(session.ladders)
+    ladders = session.ladders()
     session.close()
     required = Session(tool_name, Request(tool, {}))
     required.close()
 
-    assert set(required.ladders) <= {ladder for ladder, _ in attempts}
+    assert set(required.ladders()) <= {ladder for ladder, _ in attempts}
     # One start forces a rung of each ladder that is always climbed.
     starts: dict[Any, list[str]] = {}
     for ladder in ladders:
         rungs = [rung for what, rung in attempts if what == ladder]
         for number, rung in enumerate(rungs):
-            key = number if ladder in required.ladders else (ladder, number)
-            options = [] if ladder in required.ladders else flags_for(tool, ladder)
+            key = number if ladder in required.ladders() else (ladder, number)
+            options = [] if ladder in required.ladders() else flags_for(tool, ladder)
             starts.setdefault(key, []).extend([*options, "--rung", f"{ladder}={rung}"])
     for options in starts.values():
         forced = trace(tool_name, *options).end()
@@ -210,7 +210,7 @@ def test_two_at_once(trace: Any, stir: Callable[[], None], tool_name: str) -> No
 
 def test_all_tools_at_once(trace: Any, stir: Callable[[], None]) -> None:
     """All tools trace side by side."""
-    tools = [trace(name, "--json") for name in cli.tool_names()]
+    tools = [trace(name, "--json") for name in tool_names()]
     stir()
     for tool in tools:
         tool.end()

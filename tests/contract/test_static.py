@@ -16,19 +16,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tracewheel
 from tracewheel._shim import lib
-from tracewheel.runtime import cli, meaning
-from tracewheel.runtime.counts import WHEN
-from tracewheel.runtime.errors import BpfError
-from tracewheel.runtime.losses import counters_in, losses_of
-from tracewheel.runtime.options import Request, columns_of, options_of
-from tracewheel.runtime.session import Opened, ladders_of, read_object
-from tracewheel.runtime.shapes import Counts, Histogram, Option, Stacks, Stream, Top
-from tracewheel.runtime.stream import header
+from tracewheel.runtime.host.errors import BpfError
+from tracewheel.runtime.shapes.counts import WHEN
+from tracewheel.runtime.show.lines import header
+from tracewheel.runtime.show.meaning import MEANINGS, TABLES, Meaning
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
+from tracewheel.runtime.spec.commandline import parse_arguments
+from tracewheel.runtime.spec.losses import counters_in, losses_of
+from tracewheel.runtime.spec.options import columns_of, options_of
+from tracewheel.runtime.spec.request import Request
+from tracewheel.runtime.spec.shapes import Counts, Histogram, Option, Stacks, Stream, Top
+from tracewheel.runtime.trace.ladders import ladders_of
+from tracewheel.runtime.trace.object import BpfObject, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tracewheel.runtime.session import Member
+    from tracewheel.runtime.trace.btf import Member
 
 PACKAGE = Path(tracewheel.__file__).parent
 CHECKOUT = Path(__file__).parents[2]
@@ -113,14 +117,14 @@ oomkill -t
 capable
 capable -v
 """
-GUIDED = [line for line in GUIDE.split("\n") if line.split(" ")[0] in cli.tool_names()]
+GUIDED = [line for line in GUIDE.split("\n") if line.split(" ")[0] in tool_names()]
 
 
 @pytest.fixture
-def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
+def opened(request: pytest.FixtureRequest) -> Iterator[BpfObject]:
     """Give the tool's BPF object."""
     names = request.node.callspec.params
-    ret = Opened(read_object(names.get("tool_name") or names["table_name"]))
+    ret = BpfObject(read_object(names.get("tool_name") or names["table_name"]))
     yield ret
     ret.close()
 
@@ -137,7 +141,8 @@ def parse(line: str) -> dict[str, Any]:
     """Parse a command line of the guide."""
     words = shlex.split(line.replace("PID", str(os.getpid())))
     words = [disk() if word == "DISK" else word for word in words]
-    return vars(cli.parser(words[0]).parse_args(words[1:]))
+    tool, _ = load_tool(words[0])
+    return parse_arguments(tool, words[1:])
 
 
 def values_of(option: Option) -> list[Any]:
@@ -165,14 +170,14 @@ def variables_of(option: Option) -> list[dict[str, Any]]:
     return [{option.sets: value} for value in values_of(option)]
 
 
-def constants(opened: Opened) -> dict[str, Member]:
+def constants(opened: BpfObject) -> dict[str, Member]:
     """Return the variables that the object reads and user space sets."""
     return {v.name: v for v in opened.variables() if v.section == ".rodata"}
 
 
 def test_module_object_and_command_have_one_name() -> None:
     """Each tool is a module, an object with a checksum and a command, and nothing else is."""
-    names = cli.tool_names()
+    names = tool_names()
     manifest = (PACKAGE / "bpf/manifest").read_text().splitlines()
 
     assert [f"{name}.bpf.o" for name in names] == sorted(p.name for p in PACKAGE.glob("bpf/*.o"))
@@ -191,13 +196,13 @@ def test_objects_exist_for_both_machines(tool_name: str) -> None:
 
 def test_description_is_a_line(tool_name: str) -> None:
     """The module's docstring is one sentence that fits the NAME line of a manual."""
-    _, description = cli.load_tool(tool_name)
+    _, description = load_tool(tool_name)
     assert re.fullmatch(r"[A-Z][^\n]{9,70}\.", description)
 
 
-def test_constants_are_set_by_one_option(tool_name: str, opened: Opened) -> None:
+def test_constants_are_set_by_one_option(tool_name: str, opened: BpfObject) -> None:
     """Each constant of the object has an option, and just one by its name alone."""
-    tool, _ = cli.load_tool(tool_name)
+    tool, _ = load_tool(tool_name)
     own = {name for name in constants(opened) if not OF_THE_RUNTIME.match(name)}
     setters = collections.Counter(
         option.sets for option in tool.options if isinstance(option.sets, str)
@@ -208,9 +213,9 @@ def test_constants_are_set_by_one_option(tool_name: str, opened: Opened) -> None
     assert {} == {name: count for name, count in setters.items() if count > 1}
 
 
-def test_values_fit_their_variables(tool_name: str, opened: Opened) -> None:
+def test_values_fit_their_variables(tool_name: str, opened: BpfObject) -> None:
     """What an option sets exists in the object, a switch as bool, anything else by its size."""
-    tool, _ = cli.load_tool(tool_name)
+    tool, _ = load_tool(tool_name)
     known = constants(opened)
     for option in tool.options:
         for sets in variables_of(option):
@@ -221,7 +226,7 @@ def test_values_fit_their_variables(tool_name: str, opened: Opened) -> None:
             assert known[option.sets].is_bool == (option.parse is None)
 
 
-def members_of(tool: Stream | Counts | Top, opened: Opened) -> dict[str, Member]:
+def members_of(tool: Stream | Counts | Top, opened: BpfObject) -> dict[str, Member]:
     """Return the members of a tool's rows."""
     maps = {m.name: m for m in opened.maps()}
     if isinstance(tool, Stream):
@@ -231,13 +236,13 @@ def members_of(tool: Stream | Counts | Top, opened: Opened) -> dict[str, Member]
     return {m.name: m for m in [*found, *opened.members(key.meaning)]}
 
 
-def test_containers_can_be_told_apart(tool_name: str, opened: Opened) -> None:
+def test_containers_can_be_told_apart(tool_name: str, opened: BpfObject) -> None:
     """Each key of sums and each record that has a container has its cgroup, and an option."""
-    shapes = [cli.load_tool(tool_name)[0]]
+    shapes = [load_tool(tool_name)[0]]
     maps = {m.name: m for m in opened.maps()}
     for tool in shapes:  # grows meanwhile
         options = options_of(tool)
-        shapes += [o.becomes for o in options if o.becomes and o.becomes not in shapes]
+        shapes += [o.as_shape for o in options if o.as_shape and o.as_shape not in shapes]
         if isinstance(tool, Stacks):
             members = opened.members(maps[tool.sums].key)
         elif isinstance(tool, Histogram):
@@ -252,25 +257,25 @@ def test_containers_can_be_told_apart(tool_name: str, opened: Opened) -> None:
         assert has_cgroup or isinstance(tool, Stream)
 
 
-def test_columns_show_members(table_name: str, opened: Opened) -> None:
+def test_columns_show_members(table_name: str, opened: BpfObject) -> None:
     """Each column shows a member of the record, in a way that there is."""
-    tool, _ = cli.load_tool(table_name)
+    tool, _ = load_tool(table_name)
     assert not isinstance(tool, (Histogram, Stacks))
     members = members_of(tool, opened)
     for column in columns_of(tool):
         member = members[column.member]
         kind = column.kind or "unsigned"
-        assert kind in meaning.TABLES or hasattr(lib, f"SHIM_{kind.upper()}")
+        assert kind in TABLES or hasattr(lib, f"SHIM_{kind.upper()}")
         # A span is divided by its unit.
-        unit = column.number or meaning.MEANINGS.get(member.meaning, meaning.Meaning("", "")).number
+        unit = column.number or MEANINGS.get(member.meaning, Meaning("", "")).number
         assert column.kind != "span" or unit > 0
     names = [column.name for column in columns_of(tool) if column.header != "TIME(s)"]
     assert len(set(names)) == len(names)
 
 
-def test_sums_are_sums(table_name: str, opened: Opened) -> None:
+def test_sums_are_sums(table_name: str, opened: BpfObject) -> None:
     """What is summed are 64-bit numbers, and at least one counts events."""
-    tool, _ = cli.load_tool(table_name)
+    tool, _ = load_tool(table_name)
     if isinstance(tool, (Stream, Histogram)):
         return
     maps = {m.name: m for m in opened.maps()}
@@ -282,9 +287,9 @@ def test_sums_are_sums(table_name: str, opened: Opened) -> None:
         assert members_of(tool, opened)[tool.indexed[1]].size == 4
 
 
-def test_options_refer_to_what_exists(tool_name: str, opened: Opened) -> None:
+def test_options_refer_to_what_exists(tool_name: str, opened: BpfObject) -> None:
     """The columns that an option shows, the ladders it enables and the member it globs exist."""
-    tool, _ = cli.load_tool(tool_name)
+    tool, _ = load_tool(tool_name)
     maps = {m.name: m for m in opened.maps()}
     shown: set[str] = set()
     members: dict[str, str] = {}
@@ -297,24 +302,28 @@ def test_options_refer_to_what_exists(tool_name: str, opened: Opened) -> None:
     ladders = ladders_of(opened.programs())
     for option in tool.options:
         assert {*option.shows, *option.hides} <= shown
-        assert {*option.enables, *option.spares} <= set(ladders)
+        assert {*option.enables, *option.disables} <= set(ladders)
         assert not option.globs or members[option.globs] in GLOBBED
         assert not option.resizes or option.resizes in maps
-        assert set(option.means) <= {each.dest for each in options_of(tool)}
-    assert set(getattr(tool, "unended", ())) <= set(maps)
+        others = {option.switches_on, option.passes_to} - {""}
+        assert others <= {each.dest for each in options_of(tool)}
+    if isinstance(tool, Stream):
+        assert set(tool.pending) <= set(maps)
+    if isinstance(tool, Top) and tool.pending:
+        assert tool.pending in maps
 
 
 def test_table_fits_a_terminal(table_name: str) -> None:
     """The header is no wider than 80 columns unless options ask for more."""
-    tool, _ = cli.load_tool(table_name)
+    tool, _ = load_tool(table_name)
     assert len(header(Request(tool, {}).columns()).rstrip("\n")) <= 80
 
 
 def test_flags_mean_the_same_everywhere() -> None:
     """A flag is the same option, with or without argument, in every tool that has it."""
     meanings = collections.defaultdict(set)
-    for name in cli.tool_names():
-        for option in options_of(cli.load_tool(name)[0]):
+    for name in tool_names():
+        for option in options_of(load_tool(name)[0]):
             for flag in option.flags:
                 meanings[flag].add((option.dest, bool(option.parse)))
     several = {flag for flag, meant in meanings.items() if len(meant) > 1}
@@ -326,14 +335,14 @@ def test_flags_mean_the_same_everywhere() -> None:
 def test_command_lines_of_the_guide_parse(line: str) -> None:
     """What the guide tells users to type is understood."""
     values = parse(line)
-    tool, _ = cli.load_tool(line.split()[0])
+    tool, _ = load_tool(line.split()[0])
     Request(tool, values)
 
 
 def general_options() -> Iterator[tuple[str, str, str]]:
     """List the general options of the guide for the tools that do not override them."""
-    for name in cli.tool_names():
-        tool, _ = cli.load_tool(name)
+    for name in tool_names():
+        tool, _ = load_tool(name)
         claimed = {flag for option in tool.options for flag in option.flags}
         general = {"-v": "verbose", "-d": "d", "-p": "pid", "-t": "timestamps"}
         if isinstance(tool, Stream) and tool.stack:
@@ -350,13 +359,13 @@ def test_general_options_of_the_guide(name: str, flag: str, dest: str) -> None:
 
 def test_examples_parse(tool_name: str) -> None:
     """The examples of the help are command lines of the tool."""
-    tool, _ = cli.load_tool(tool_name)
+    tool, _ = load_tool(tool_name)
     assert len(tool.examples) >= 2
     for line, _ in tool.examples:
         words = shlex.split(line)
         assert tool_name == words[0]
         try:
-            cli.parser(tool_name).parse_args(words[1:])
+            parse_arguments(tool, words[1:])
         except BpfError as error:
             assert error.code == 5, line  # an example may name what is not here
 
@@ -365,7 +374,7 @@ def test_manual_lists_everything(tool_name: str) -> None:
     """The man page has the description as name line, each option, column and cause of loss."""
     page = Path(sys.prefix, f"share/man/man1/{tool_name}.1").read_text()
     text = re.sub(r"\\f.|\\,|\\/|\\(?=-)", "", page)
-    tool, description = cli.load_tool(tool_name)
+    tool, description = load_tool(tool_name)
     flags = {flag for option in options_of(tool) if option.help for flag in option.flags}
     columns = {c.header for c in columns_of(tool)}
     listed = text.partition("\ncolumns:\n")[2].partition("\nexamples:\n")[0]
@@ -377,9 +386,9 @@ def test_manual_lists_everything(tool_name: str) -> None:
         assert f"\n{loss.word}\n{loss.sentence}\n" in text.partition("\n.SH LOSSES\n")[2]
 
 
-def test_ladders_have_two_rungs(tool_name: str, opened: Opened) -> None:
+def test_ladders_have_two_rungs(tool_name: str, opened: BpfObject) -> None:
     """A ladder has another way when the first fails, or the tool says why not."""
-    tool, _ = cli.load_tool(tool_name)
+    tool, _ = load_tool(tool_name)
     ladders = ladders_of(opened.programs())
     names = {f"{ladder}__{rung}" for ladder, rungs in ladders.items() for rung in rungs}
 
@@ -417,7 +426,7 @@ main()
 
 def test_help_needs_nothing(tool_name: str) -> None:
     """The help is complete with its examples for a user without privilege and without the shim."""
-    tool, description = cli.load_tool(tool_name)
+    tool, description = load_tool(tool_name)
     helped = python(HELP.format(tool_name, "--help"))
     if not any("-h" in option.flags for option in tool.options):
         assert helped == python(HELP.format(tool_name, "-h"))

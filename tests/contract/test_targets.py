@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracewheel.runtime import cli
-from tracewheel.runtime.shapes import WITH_INTERVALS
+from tracewheel.runtime.spec.catalogue import load_tool
+from tracewheel.runtime.spec.shapes import WITH_INTERVALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ def family(tmp_path: Path) -> Iterator[Callable[[], Family]]:
 
 def positional(tool_name: str) -> list[str]:
     """Return an interval and a count for the tools that have them."""
-    return ["100", "2"] if isinstance(cli.load_tool(tool_name)[0], WITH_INTERVALS) else []
+    return ["100", "2"] if isinstance(load_tool(tool_name)[0], WITH_INTERVALS) else []
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ("true", 0)])

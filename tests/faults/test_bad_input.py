@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import tracewheel
 from tracewheel.runtime import cli
-from tracewheel.runtime.errors import BpfError, TargetGone, UsageError
-from tracewheel.runtime.options import options_of
+from tracewheel.runtime.host.errors import BpfError, TargetGone, UsageError
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
+from tracewheel.runtime.spec.options import options_of
 
 NO_PROCESS = str(2**31 - 1)  # beyond any pid_max
 
@@ -121,8 +122,8 @@ def own_options() -> list[tuple[str, str, str, int]]:
     """List bad arguments of the options that only some tools have."""
     return [
         (name, flag, argument, code)
-        for name in cli.tool_names()
-        for option in options_of(cli.load_tool(name)[0])
+        for name in tool_names()
+        for option in options_of(load_tool(name)[0])
         for flag in option.flags
         for argument, code in OWN_OPTIONS.get(flag, ())
     ]
@@ -146,7 +147,7 @@ def test_tracewheel_alone(run: Any) -> None:
         tool.ended()
 
     assert (0, "") == (tool.code, tool.err)
-    assert all(f"  {name} " in tool.out for name in cli.tool_names())
+    assert all(f"  {name} " in tool.out for name in tool_names())
 
 
 @pytest.mark.parametrize("wish", ["no=such", "", "=", "open"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracewheel.runtime import cli
+from tracewheel.runtime.spec.catalogue import tool_names
 
 CHURN = 499
 # In bytes: what the README promises for the defaults.
@@ -54,9 +54,7 @@ def test_maps_have_bounds(trace: Any, tool_name: str) -> None:
 @pytest.mark.parametrize("options", [(), ("--max-entries", "64")], ids=str)
 def test_processes_without_an_end(trace: Any, options: tuple[str, ...]) -> None:
     """What begins and never ends costs neither maps nor readers more and more memory."""
-    tools = [
-        trace(name, "--json", *options, stdout=subprocess.DEVNULL) for name in cli.tool_names()
-    ]
+    tools = [trace(name, "--json", *options, stdout=subprocess.DEVNULL) for name in tool_names()]
     churn()
     before = [(in_the_kernel(tool.pid), resident(tool.pid)) for tool in tools]
     for _ in range(2):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracewheel.runtime import cli
+from tracewheel.runtime.spec.catalogue import tool_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,7 +169,7 @@ def test_path_that_is_too_long(
 
 
 TRUE = ("-P", str(os.getpid()), "-n", "true")
-needs_execsnoop = pytest.mark.skipif("execsnoop" not in cli.tool_names(), reason="no execsnoop")
+needs_execsnoop = pytest.mark.skipif("execsnoop" not in tool_names(), reason="no execsnoop")
 
 
 def execute(*arguments: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tracewheel
-from tracewheel.runtime import cli
+from tracewheel.runtime.spec.catalogue import tool_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,6 +119,6 @@ def test_library_leaves_the_path_alone(tmp_path: Path) -> None:
 
 def test_unknown_tool() -> None:
     """A tool that is not there is an attribute that is not there."""
-    assert cli.tool_names()
+    assert tool_names()
     with pytest.raises(AttributeError, match="no tool 'no_such_tool'"):
         _ = tracewheel.no_such_tool

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tracewheel._shim import lib
-from tracewheel.runtime import cli
+from tracewheel.runtime.spec.catalogue import tool_names
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -120,7 +120,7 @@ def test_doctor(run: Any) -> None:
 
     assert doctor.code in (0, 4)
     assert "" == doctor.err
-    for name in cli.tool_names():
+    for name in tool_names():
         assert f"\n{name}: " in doctor.out
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracewheel._shim import ffi, lib
-from tracewheel.runtime.output import escape
+from tracewheel.runtime.host.terminal import escape
 
 FIXED = 64
 KINDS = {name: getattr(lib, name) for name in dir(lib) if name.startswith("SHIM_")}

@@ -16,28 +16,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracewheel._shim import ffi, lib
-from tracewheel.runtime.cli import load_tool
-from tracewheel.runtime.errors import BpfError, NotSupported
-from tracewheel.runtime.options import Request
-from tracewheel.runtime.session import (
-    Opened,
-    Session,
-    find_map,
-    find_program,
-    kernel_enum,
-    read_object,
-    take_log,
-    tracepoint_args,
-)
+from tracewheel.runtime.host.errors import BpfError, NotSupported
+from tracewheel.runtime.spec.catalogue import load_tool
+from tracewheel.runtime.spec.request import Request
+from tracewheel.runtime.trace.btf import kernel_enum, take_log, tracepoint_args
+from tracewheel.runtime.trace.object import BpfObject, find_map, find_program, read_object
+from tracewheel.runtime.trace.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
-def opened() -> Iterator[Opened]:
+def opened() -> Iterator[BpfObject]:
     """Give an object that is not loaded."""
-    ret = Opened(read_object("opensnoop"))
+    ret = BpfObject(read_object("opensnoop"))
     yield ret
     ret.close()
 
@@ -58,7 +51,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_open_garbage(data: bytes) -> None:
     """What is no BPF object is refused."""
     with pytest.raises(BpfError):
-        Opened(data)
+        BpfObject(data)
 
 
 def test_log_is_taken_once() -> None:
@@ -82,7 +75,7 @@ def test_open_damaged(at: int, byte: int) -> None:
             lib.bpf_object__close(found)
 
 
-def test_unknown_names(opened: Opened) -> None:
+def test_unknown_names(opened: BpfObject) -> None:
     """What is asked by a name that is not there is an error, not a crash."""
     with pytest.raises(BpfError):
         find_program(opened.handle, "no_such_name")
@@ -90,7 +83,7 @@ def test_unknown_names(opened: Opened) -> None:
         find_map(opened.handle, "no_such_name")
 
 
-def test_values_have_to_fit(opened: Opened) -> None:
+def test_values_have_to_fit(opened: BpfObject) -> None:
     """A global variable takes a value of its own size and no other."""
     (pid,) = (each for each in opened.variables() if each.name == "filter_pid")
     for value in (bytes(8), b""):
@@ -101,7 +94,7 @@ def test_values_have_to_fit(opened: Opened) -> None:
     opened.set(pid, pid.pack((1 << 32) - 1))
 
 
-def test_not_loaded(opened: Opened) -> None:
+def test_not_loaded(opened: BpfObject) -> None:
     """An object that is not loaded cannot be read, nor its programs attached."""
     (lost,) = (each for each in opened.variables() if each.name == "opens_lost")
 

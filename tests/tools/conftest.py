@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from tracewheel.runtime import kernel
+from tracewheel.runtime.host.cgroups import cgroup_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -253,7 +253,7 @@ def new_cgroup() -> Iterator[Callable[..., Cgroup]]:
     """Give a function that makes a cgroup with some controllers; removed after the test."""
     if os.geteuid():
         pytest.skip("needs root")
-    root = Path(kernel.cgroup_root())
+    root = Path(cgroup_root())
     path, control = root / "tracewheel-test", root / "cgroup.subtree_control"
     enabled: list[str] = []
 

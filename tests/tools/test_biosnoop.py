@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracewheel.runtime import kernel as facts
+from tracewheel.runtime.host.cgroups import cgroup_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def own_cgroup() -> int:
     """Return the id of this process's cgroup in the unified hierarchy."""
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     [path] = [line[3:] for line in lines if line.startswith("0::")]
-    return os.stat(facts.cgroup_root() + path).st_ino
+    return os.stat(cgroup_root() + path).st_ino
 
 
 def test_each_rung_shows_every_request(trace: Any, disk: Disk, rungs_of: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from tracewheel.runtime.idle import read_idle_ns
+from tracewheel.runtime.host.cpus import read_idle_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

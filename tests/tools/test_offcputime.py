@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tracewheel
-from tracewheel.runtime import kernel
+from tracewheel.runtime.host.cgroups import cgroup_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -318,7 +318,7 @@ def test_begins_that_do_not_fit(trace: Any, hire: Any) -> None:
 
 def test_filters_judge_who_sleeps(trace: Any, hire: Any) -> None:
     """Each filter finds the naps of the sleeper that it names, and those of no other."""
-    cgroup = Path(kernel.cgroup_root(), "offcputime-test")
+    cgroup = Path(cgroup_root(), "offcputime-test")
     cgroup.mkdir()
     try:
         other = hire()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from tracewheel.runtime import kernel
+from tracewheel.runtime.host.cgroups import cgroup_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -221,7 +221,7 @@ def test_cpu_filter(trace: Any, hire: Any) -> None:
 
 def test_cgroup_filter(trace: Any, hire: Any) -> None:
     """--cgroup judges who waits, not who wakes it."""
-    cgroup = Path(kernel.cgroup_root(), "runqlat-test")
+    cgroup = Path(cgroup_root(), "runqlat-test")
     cgroup.mkdir()
     try:
         worker = hire(preexec_fn=lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid())))

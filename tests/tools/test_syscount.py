@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import tracewheel
-from tracewheel.runtime import syscalls
+from tracewheel.runtime.host import syscalls
 
 CALLS, FAILURES, OTHERS = 10007, 101, 53
 MINE = ("-p", str(os.getpid()), "--json")

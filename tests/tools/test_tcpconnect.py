@@ -397,6 +397,6 @@ def test_counts(mine: Any) -> None:
     names = ("laddr", "raddr", "rport", "connects", "failed")
     assert expected == {tuple(row[name] for name in names) for row in tool.json}
     assert (2 * PRIME, 1) == tool.counted
-    assert {"unended": 1} == tool.losses
+    assert {"unfinished": 1} == tool.losses
     assert filling
     assert pending

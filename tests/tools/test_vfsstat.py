@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import signal
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tracewheel
-from tracewheel.runtime import syscalls
+from tracewheel.runtime.host import syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,57 +41,73 @@ EXTRA = {
 }
 
 
-def act(folder: Path) -> None:
-    """Do each thing as often as expected, and what fails before it comes to a file system."""
-    at = os.fspath(folder)
-    for number in range(CREATES):
-        fd = os.open(f"{at}/{number}", os.O_CREAT | os.O_WRONLY, 0o600)
-        if not number:
-            for _ in range(WRITES):
-                os.write(fd, b"x" * 100)
-            for _ in range(WRITEVS):
-                os.writev(fd, [b"x", b"y"])
-            for _ in range(FSYNCS):
-                os.fsync(fd)
-            for _ in range(FDATASYNCS):
-                os.fdatasync(fd)
-        os.close(fd)
-    # O_CREAT creates nothing where there is something.
-    for number in range(OPENS - 1):
-        fd = os.open(f"{at}/0", os.O_RDONLY | os.O_CREAT, 0o600)
-        if not number:
-            for _ in range(READS):
-                os.pread(fd, 10, 0)
-            for _ in range(READVS):
-                os.readv(fd, [bytearray(10)])
-        os.close(fd)
-    fd = os.open(at, os.O_RDONLY)
-    entries = ctypes.create_string_buffer(32768)
-    for _ in range(READDIRS):
-        LIBC.syscall(GETDENTS64, fd, entries, len(entries))
+def repeat(times: int, do: Callable[..., Any], *arguments: Any) -> None:
+    """Do something so many times."""
+    for _ in range(times):
+        do(*arguments)
+
+
+def fail(do: Callable[..., Any], *arguments: Any) -> None:
+    """Do something that fails."""
+    with pytest.raises(OSError):
+        do(*arguments)
+
+
+def write_and_read(path: str) -> None:
+    """Create a file, write to it and read from it; open it some more times."""
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+    repeat(WRITES, os.write, fd, b"x" * 100)
+    repeat(WRITEVS, os.writev, fd, [b"x", b"y"])
+    repeat(FSYNCS, os.fsync, fd)
+    repeat(FDATASYNCS, os.fdatasync, fd)
     os.close(fd)
-    for _ in range(FAILURES):
-        for fails in (os.rmdir, os.unlink, os.listdir):
-            with contextlib.suppress(OSError):
-                fails(f"{at}/no-such/thing")
-        with contextlib.suppress(OSError):
-            os.read(-1, 1)
-    for number in range(FOLDERS):
-        os.mkdir(f"{at}/folder-{number}")
-        os.rmdir(f"{at}/folder-{number}")
-    for number in range(LINKS):
-        os.link(f"{at}/0", f"{at}/link-{number}")
-        os.unlink(f"{at}/link-{number}")
-    for number in range(SYMLINKS):
-        os.symlink(f"{at}/0", f"{at}/symlink-{number}")
-        os.unlink(f"{at}/symlink-{number}")
-    for _ in range(STATS):
-        os.lstat(f"{at}/0")
-    for number in range(RENAMES):
-        os.rename(f"{at}/0-{number}" if number else f"{at}/0", f"{at}/0-{number + 1}")
+    # O_CREAT creates nothing where there is something.
+    fd = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
+    repeat(READS, os.pread, fd, 10, 0)
+    repeat(READVS, os.readv, fd, [bytearray(10)])
+    os.close(fd)
+    for _ in range(OPENS - 2):
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
+
+
+def list_folder(path: str) -> None:
+    """Open a folder, and ask for its entries."""
+    fd = os.open(path, os.O_RDONLY)
+    entries = ctypes.create_string_buffer(32768)
+    repeat(READDIRS, LIBC.syscall, GETDENTS64, fd, entries, len(entries))
+    os.close(fd)
+
+
+def make_and_remove(folder: str) -> None:
+    """Make folders, links and symbolic links, and remove them."""
+    for _ in range(FOLDERS):
+        os.mkdir(f"{folder}/folder")
+        os.rmdir(f"{folder}/folder")
+    for _ in range(LINKS):
+        os.link(f"{folder}/0", f"{folder}/link")
+        os.unlink(f"{folder}/link")
+    for _ in range(SYMLINKS):
+        os.symlink(f"{folder}/0", f"{folder}/symlink")
+        os.unlink(f"{folder}/symlink")
+
+
+def act(path: Path) -> None:
+    """Do each thing as often as expected, and what fails before it comes to a file system."""
+    folder = os.fspath(path)
+    write_and_read(f"{folder}/0")
     for number in range(1, CREATES):
-        os.unlink(f"{at}/{number}")
-    os.unlink(f"{at}/0-{RENAMES}")
+        os.close(os.open(f"{folder}/{number}", os.O_CREAT | os.O_WRONLY, 0o600))
+    list_folder(folder)
+    for fails in (os.rmdir, os.unlink, os.listdir):
+        repeat(FAILURES, fail, fails, f"{folder}/no-such/thing")
+    repeat(FAILURES, fail, os.read, -1, 1)
+    make_and_remove(folder)
+    repeat(STATS, os.lstat, f"{folder}/0")
+    for number in range(RENAMES):
+        os.rename(f"{folder}/0-{number}" if number else f"{folder}/0", f"{folder}/0-{number + 1}")
+    for number in range(1, CREATES):
+        os.unlink(f"{folder}/{number}")
+    os.unlink(f"{folder}/0-{RENAMES}")
 
 
 class Actor:

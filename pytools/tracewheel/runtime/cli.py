@@ -3,234 +3,163 @@
 
 from __future__ import annotations
 
-import argparse
-import functools
-import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from tracewheel._version import __version__
-from tracewheel.runtime.errors import BpfError, UsageError, say
-from tracewheel.runtime.meaning import later
-from tracewheel.runtime.shapes import WITH_INTERVALS, Shape, Stacks, Stream, module_of
+from tracewheel.runtime.host.errors import BpfError, UsageError, say
+from tracewheel.runtime.host.processes import in_pid_namespace
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
+from tracewheel.runtime.spec.commandline import asks_for, did_you_mean, parse_arguments
+from tracewheel.runtime.spec.request import Request
+from tracewheel.runtime.spec.shapes import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from tracewheel.runtime.command import Command
-    from tracewheel.runtime.shapes import Option
+    from tracewheel.runtime.show.output import Output
+    from tracewheel.runtime.trace.session import Session
 
-_COMMAND = """command:
-  {name} [OPTIONS] -- COMMAND [ARGUMENT ...]
-  traces that command and all that descends from it, from its exec to its end, and
-  exits as it does. Its output goes where the rows go: -o FILE keeps them apart."""
-_ALERTED = 10
-_EXIT = """exit status:
-  0 done, or stopped by Ctrl-C     1 cannot trace, or cannot write
-  2 wrong usage                    3 not permitted
-  4 the kernel lacks something     5 what was asked for is not there
-  10 an --alert was true of some report
-"""
-_TOOLS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tools")
-
-
-def tool_names() -> list[str]:
-    """Return the names of all tools."""
-    return sorted(n[:-3] for n in os.listdir(_TOOLS) if n.endswith(".py") and n[0] != "_")
-
-
-def load_tool(name: str) -> tuple[Shape, str]:
-    """Return a tool and its one-line description."""
-    module = importlib.import_module(f"tracewheel.tools.{name}")
-    return module.tool, (module.__doc__ or "").strip()
-
-
-# At a fixed width: to ask the terminal would import shutil for every run.
-_formatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=80)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (try --help)")
-
-
-def _argument(option: Option) -> Callable[[str], Any]:
-    """Wrap an option's parser: argparse would take its errors for its own."""
-    parse = option.parse
-    assert parse
-
-    def parse_argument(text: str) -> Any:
-        try:
-            return parse(text)
-        except UsageError as error:
-            raise UsageError(f"{option.flags[-1]}: {error}") from None
-
-    return parse_argument
-
-
-def _columns(tool: Shape) -> str:
-    """Return the columns of a table for the help."""
-    from tracewheel.runtime.options import columns_of
-
-    every = columns_of(tool)
-    if not every:
-        return ""
-    shown = "  ".join(column.header for column in every if not column.hidden)
-    hidden = "  ".join(column.header for column in every if column.hidden)
-    return f"columns:\n  {shown}\n\ncolumns on request:\n  {hidden}\n\n"
-
-
-def parser(name: str) -> argparse.ArgumentParser:
-    """Return the parser of a command, from which its help and its manual are made too."""
-    if name == "tracewheel":
-        return _tracewheel_parser()
-    from tracewheel.runtime import kernel
-    from tracewheel.runtime.options import options_of
-
-    tool, description = load_tool(name)
-    options = options_of(tool)
-    short_help = not any("-h" in option.flags for option in options)
-    examples = "\n".join(f"  {line:<36} {what}" for line, what in tool.examples)
-    ret = _Parser(
-        prog=name,
-        description=description,
-        epilog=f"{_columns(tool)}examples:\n{examples}\n\noverhead:\n  {tool.overhead}\n\n"
-        + f"{_COMMAND.format(name=name)}\n\n{_EXIT}",
-        formatter_class=_formatter,
-        add_help=False,
-        allow_abbrev=False,
-    )
-    ret.add_argument(*(["-h"] if short_help else []), "--help", action="help", help="show this")
-    ret.add_argument("--version", action="version", version=f"{name} (tracewheel) {__version__}")
-    for option in options:
-        settings: dict[str, Any] = {"dest": option.dest, "help": option.help or argparse.SUPPRESS}
-        if option.parse:
-            settings.update(type=_argument(option), metavar=option.metavar, default=option.default)
-            if option.repeat:
-                settings["action"] = "append"
-            if option.optional is not None:
-                settings.update(nargs="?", const=option.optional)
-        else:
-            settings.update(action="store_const", const=True)
-        ret.add_argument(*option.flags, **settings)
-    if isinstance(tool, WITH_INTERVALS):
-        ret.add_argument("every", metavar="interval", nargs="?", type=kernel.parse_seconds,
-                         help="seconds a report")  # fmt: skip
-        ret.add_argument("count", nargs="?", type=lambda text: kernel.parse_count(text, 1),
-                         help="reports")  # fmt: skip
-    if isinstance(tool, Stacks):
-        # Of a name of its own: where it is not given it would undo --duration.
-        ret.add_argument("seconds", nargs="?", type=kernel.parse_seconds, help="as --duration")
-    return ret
-
-
-def _parse(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    values = vars(parser(name).parse_args(arguments))
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+_ALERTED = 10  # exit status
 
 
 def run_tool(name: str, arguments: Sequence[str]) -> int:
-    """Run a tool as a command."""
+    """Run a tool as a command; return its exit status."""
+    tool, _ = load_tool(name)
+    words: Sequence[str] | None = None
     if "--" in arguments:
         at = list(arguments).index("--")
-        return _run_with_command(name, arguments[:at], arguments[at + 1 :])
-    values = _parse(name, arguments)
+        arguments, words = arguments[:at], arguments[at + 1 :]
+    if asks_for(tool, arguments, "-h", "--help", "--version"):
+        from tracewheel.runtime import manual
+
+        has_help = asks_for(tool, arguments, "-h", "--help")
+        print(manual.help_of(name) if has_help else manual.version_of(name), end="")
+        print(end="" if has_help else "\n")
+        return 0
+    values = parse_arguments(tool, arguments)
+    if words is not None:
+        return _run_with_command(name, values, words)
     if list(arguments) == ["-h"]:  # which is not its help, else that would have been all
         say(f"{name}: use --help for help")
-    return _trace(name, values)
+    return _run(name, Request(tool, values))
 
 
-def _run_with_command(name: str, arguments: Sequence[str], words: Sequence[str]) -> int:
-    values = _parse(name, arguments)
+def _run_with_command(name: str, values: dict[str, Any], words: Sequence[str]) -> int:
     if not words:
         raise UsageError("expected a command behind --")
-    if values["pid"] is not None:
+    if values.get("pid") is not None:
         raise UsageError("give -p or a command, not both")
     from tracewheel.runtime.command import Command
 
     with Command(name, list(words)) as command:
         values.update(pid=command.pid, follow=True)
-        code = _trace(name, values, command)
+        tool, _ = load_tool(name)
+        code = _run(name, Request(tool, values), command)
     return code or command.code
 
 
-def _trace(name: str, values: dict[str, Any], command: Command | None = None) -> int:
-    from tracewheel.runtime.options import Request
-
-    tool, _ = load_tool(name)
-    request = Request(tool, values)
-    tool = request.tool
+def _run(name: str, request: Request, command: Command | None = None) -> int:
     for option, _ in request.given():
         if option.lists:
             print(*option.lists(), sep="\n")
             return 0
     if request.explain:
-        return int(later("doctor", "explain")(name, tool, request))
-    from tracewheel.runtime import kernel, output, session
+        from tracewheel.runtime import doctor
 
-    with output.Stop(command.pid if command else 0) as stop:
-        out = output.Output(request.output, stop)
-        with session.Session(name, request) as tracing:
-            for ladder, rung in tracing.taken.items():
-                note = tool.rungs.get(f"{ladder}__{rung}")
-                if note:
-                    say(f"{name}: {ladder} by {rung}: {note}")
-                if told := tracing.tell_missing(ladder):
-                    say(f"{name}: {ladder} by {rung}: {told}")
-            if kernel.in_pid_namespace():
-                say(f"{name}: in a PID namespace: -p takes its ids, rows show those of the host")
+        return doctor.explain(name, request.tool, request)
+    return _trace(name, request, command)
+
+
+def _trace(name: str, request: Request, command: Command | None) -> int:
+    # Here, because help and man pages need no shim, which these import.
+    from tracewheel.runtime.shapes import module_of
+    from tracewheel.runtime.show.output import Output, ReaderGone, Stop
+    from tracewheel.runtime.trace.session import Session
+
+    tool = request.tool
+    with Stop(command.pid if command else 0) as stop:
+        output = Output(request.output, stop)
+        with Session(name, request) as session:
+            _say_caveats(session)
             what = name if isinstance(tool, Stream) else tool.title
             say(f"Tracing {what}... Hit Ctrl-C to end.")
             if command:
                 command.go()
             try:
-                counts = module_of(tool).run(tracing, tool, out, stop)
+                counts = module_of(tool).run(session, tool, output, stop)
                 alerts = counts.pop("alerts", 0)
-                _conclude(name, request, tracing, out, counts)
-            except output.ReaderGone:
+                _conclude(session, output, counts)
+            except ReaderGone:
                 return 0
     return _ALERTED if alerts else 0
 
 
-def _conclude(name: str, request: Any, tracing: Any, out: Any, counts: dict[str, int]) -> None:
+def _say_caveats(session: Session) -> None:
+    """Say what changes the meaning of the rows; with -v, all that may be missing from them."""
+    request = session.request
+    for ladder, rung in session.taken.items():
+        caveat = request.tool.rungs.get(f"{ladder}__{rung}", "")
+        if caveat and (request.verbose or caveat.startswith("approximate")):
+            say(f"{session.name}: {ladder} by {rung}: {caveat}")
+        missing = session.describe_missing(ladder)
+        if missing:
+            say(f"{session.name}: {ladder} by {rung}: {missing}")
+    if in_pid_namespace():
+        say(f"{session.name}: in a PID namespace: -p takes its ids, rows show those of the host")
+
+
+def _conclude(session: Session, output: Output, counts: dict[str, int]) -> None:
     """Say how many there were and how many were lost."""
-    losses = tracing.losses()
+    losses = session.losses()
     (what, seen), *others = counts.items()
     losses.update((cause, count) for cause, count in others if count)
     lost = sum(losses.values())
-    if request.json:
+    if session.request.json:
         import json
 
-        out.text(json.dumps({"summary": {what: seen, "lost": lost, "losses": losses}}) + "\n")
+        summary = {"summary": {what: seen, "lost": lost, "losses": losses}}
+        output.text(json.dumps(summary) + "\n")
     why = ", ".join(f"{cause} {count}" for cause, count in losses.items())
-    say(f"{name}: {seen} {what}, {lost} lost" + (f" ({why})" if why else ""))
-
-
-def _tracewheel_parser() -> argparse.ArgumentParser:
-    tools = "\n".join(f"  {name:<16} {load_tool(name)[1]}" for name in tool_names())
-    ret = _Parser(
-        prog="tracewheel",
-        description="Run one of the tools, or see what this kernel offers them.",
-        epilog=f"tools:\n{tools}\n\ndoctor tells how each tool would trace on this kernel.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    ret.add_argument("--version", action="version", version=f"tracewheel {__version__}")
-    ret.add_argument("command", metavar="TOOL|doctor", help="what to run; options may follow")
-    return ret
+    say(f"{session.name}: {seen} {what}, {lost} lost" + (f" ({why})" if why else ""))
 
 
 def _run_tracewheel(arguments: Sequence[str]) -> int:
     """Run the command that holds all others."""
-    if arguments and arguments[0] in tool_names():
-        return run_tool(arguments[0], arguments[1:])
-    if not arguments:
-        _tracewheel_parser().print_help()
-        return 0
-    command = _tracewheel_parser().parse_args(arguments).command
-    if command != "doctor":
-        raise UsageError(f"no tool {command!r} (try tracewheel --help)")
-    return int(later("doctor", "examine")())
+    command, *rest = arguments or ["--help"]
+    if command in tool_names():
+        return run_tool(command, rest)
+    if command == "doctor":
+        return _run_doctor(rest)
+    from tracewheel.runtime import manual
+
+    if command in ("-h", "--help") or (command == "help" and not rest):
+        print(manual.help_of("tracewheel"), end="")
+    elif command == "--version":
+        print(manual.version_of("tracewheel"))
+    elif command == "list" and not rest:
+        print(manual.tool_list(), end="")
+    elif command == "help" and rest[0] in tool_names():
+        print(manual.help_of(rest[0]), end="")
+    else:
+        unknown = rest[0] if command == "help" else command
+        known = [*tool_names(), "doctor", "help", "list"]
+        if unknown in known:
+            raise UsageError(f"{command} takes no argument {rest[0]!r} (try tracewheel --help)")
+        near = did_you_mean(unknown, known)
+        raise UsageError(f"no tool {unknown!r}{near} (try tracewheel list)")
+    return 0
+
+
+def _run_doctor(arguments: Sequence[str]) -> int:
+    unknown = [each for each in arguments if each not in ("--json", "-j", "-v", "--verbose")]
+    if unknown:
+        raise UsageError(f"doctor takes --json and -v, not {unknown[0]!r}")
+    from tracewheel.runtime import doctor
+
+    as_json = "--json" in arguments or "-j" in arguments
+    return doctor.examine(as_json, verbose="-v" in arguments or "--verbose" in arguments)
 
 
 def _open_standard_descriptors() -> None:

@@ -8,8 +8,8 @@ import os
 import signal
 from typing import NoReturn
 
-from tracewheel.runtime.errors import say
-from tracewheel.runtime.kernel import TaskId
+from tracewheel.runtime.host.errors import say
+from tracewheel.runtime.host.processes import TaskId
 
 
 class Command:

@@ -1,51 +1,170 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What this kernel offers, and how each tool would trace on it."""
+"""Which tools work on this machine, by what, and what is missing for those that do not."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tracewheel.runtime import cli, kernel
-from tracewheel.runtime.errors import BpfError
-from tracewheel.runtime.options import Request
-from tracewheel.runtime.session import Session
+from tracewheel.runtime.host.errors import BpfError
+from tracewheel.runtime.host.privileges import (
+    CAPABILITIES,
+    explain_failure,
+    has_capability,
+    lockdown,
+)
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
+from tracewheel.runtime.spec.request import Request
+from tracewheel.runtime.trace.session import Session
 
 if TYPE_CHECKING:
-    from tracewheel.runtime.shapes import Shape
+    from tracewheel.runtime.spec.shapes import Shape
+
+
+class Attempt(NamedTuple):
+    """A way of tracing that was tried: a rung of a ladder. ``error`` is empty where it holds."""
+
+    ladder: str
+    rung: str
+    error: str
+    caveat: str
+
+
+class Diagnosis(NamedTuple):
+    """Whether a tool works on this machine.
+
+    ``missing`` is empty if it does; else what it lacks, and ``code`` is the exit status that it
+    would have. ``caveats`` are what it does not see, or not exactly.
+    """
+
+    tool: str
+    missing: str
+    code: int
+    taken: dict[str, str]  # the rung of each ladder
+    caveats: list[str]
+    attempts: list[Attempt]
+
+    @property
+    def state(self) -> str:
+        """In a word or a few: whether it works."""
+        if self.missing:
+            return "does not work"
+        return "works, with a caveat" if self.caveats else "works"
+
+
+def attempts_of(name: str, tool: Shape, request: Request) -> list[Attempt]:
+    """Try each rung of each ladder of a tool. Raises BpfError where none can be tried."""
+    with contextlib.closing(Session(name, request)) as session:
+        return [
+            Attempt(ladder, rung, error or "", _caveat(tool, ladder, rung))
+            for ladder, rung, error in session.attempts()
+        ]
+
+
+def _caveat(tool: Shape, ladder: str, rung: str) -> str:
+    return tool.rungs.get(f"{ladder}__{rung}", "")
 
 
 def explain(name: str, tool: Shape, request: Request) -> int:
-    """Print each ladder of a tool, which rung holds and why others do not."""
-    holds: dict[str, bool] = {}
-    with contextlib.closing(Session(name, request)) as session:
-        for ladder, rung, error in session.attempts():
-            note = tool.rungs.get(f"{ladder}__{rung}", "")
-            state = error or ("holds" if holds.get(ladder) else "taken")
-            holds[ladder] = not error or holds.get(ladder, False)
-            print(f"{name}: {ladder} by {rung}: {state}" + (f" ({note})" if note else ""))
-    return 0 if all(holds.values()) else kernel.explain_failure(name, -errno.EPERM, "").code
+    """Print each ladder of a tool, which rung holds and why others do not; return a status."""
+    attempts = attempts_of(name, tool, request)
+    _print_attempts(name, attempts)
+    holding = {attempt.ladder for attempt in attempts if not attempt.error}
+    if all(attempt.ladder in holding for attempt in attempts):
+        return 0
+    return explain_failure(name, -errno.EPERM, "").code
 
 
-def examine() -> int:
-    """Print facts of the kernel, then every tool's ladders."""
-    print(f"kernel: {os.uname().release} {os.uname().machine}\nlockdown: {kernel.lockdown()}")
-    facts = {
+def _print_attempts(name: str, attempts: list[Attempt]) -> None:
+    taken: set[str] = set()
+    for attempt in attempts:
+        state = attempt.error or ("holds" if attempt.ladder in taken else "taken")
+        if not attempt.error:
+            taken.add(attempt.ladder)
+        caveat = f" ({attempt.caveat})" if attempt.caveat else ""
+        print(f"{name}: {attempt.ladder} by {attempt.rung}: {state}{caveat}")
+
+
+def diagnose(name: str) -> Diagnosis:
+    """Find out whether a tool works on this machine, and its options, too."""
+    tool, _ = load_tool(name)
+    enabling = {o.dest: True for o in tool.options if o.enables and not o.as_shape}
+    try:
+        with contextlib.closing(Session(name, Request(tool, {}))) as session:
+            needed = session.ladders()
+        attempts = attempts_of(name, tool, Request(tool, enabling))
+    except BpfError as error:
+        return Diagnosis(name, str(error), error.code, {}, [], [])
+    taken: dict[str, str] = {}
+    caveats = []
+    for attempt in attempts:
+        if not attempt.error and attempt.ladder not in taken:
+            taken[attempt.ladder] = attempt.rung
+            if attempt.caveat:
+                caveats.append(f"{attempt.ladder} by {attempt.rung}: {attempt.caveat}")
+    for option in tool.options:
+        lacking = [ladder for ladder in option.enables if ladder not in taken]
+        if lacking and option.dest in enabling:
+            caveats.append(f"{option.flags[-1]} does not work: no way to trace {lacking[0]}")
+    for ladder in needed:
+        if ladder not in taken:
+            failure = explain_failure(f"cannot trace {ladder}", -errno.EPERM, "")
+            return Diagnosis(name, str(failure), failure.code, taken, caveats, attempts)
+    return Diagnosis(name, "", 0, taken, caveats, attempts)
+
+
+def facts_of_machine() -> dict[str, Any]:
+    """Return what decides which tools work: the kernel, its types, and what is permitted."""
+    return {
+        "kernel": f"{os.uname().release} {os.uname().machine}",
+        "lockdown": lockdown(),
         "types (/sys/kernel/btf/vmlinux)": os.path.exists("/sys/kernel/btf/vmlinux"),
         "tracefs": os.path.exists("/sys/kernel/tracing/events"),
-        **{name: kernel.has_capability(name) for name in kernel.CAPABILITIES},
+        **{name: has_capability(name) for name in CAPABILITIES},
     }
-    for name, holds in facts.items():
-        print(f"{name}: {'yes' if holds else 'no'}")
-    worst = 0
-    for name in cli.tool_names():
-        tool, _ = cli.load_tool(name)
-        every = {o.dest: True for o in tool.options if o.enables and not o.becomes}
-        try:
-            worst = max(worst, explain(name, tool, Request(tool, every)))
-        except BpfError as error:
-            print(f"{name}: {error}")
-            worst = max(worst, error.code)
-    return worst
+
+
+def examine(as_json: bool = False, verbose: bool = False) -> int:
+    """Print facts of the machine and a table of the tools; return the worst status of a tool."""
+    diagnoses = [diagnose(name) for name in tool_names()]
+    if as_json:
+        _print_json(diagnoses)
+    else:
+        _print_table(diagnoses)
+        if verbose:
+            for diagnosis in diagnoses:
+                print()
+                _print_attempts(diagnosis.tool, diagnosis.attempts)
+    return max(diagnosis.code for diagnosis in diagnoses)
+
+
+def _print_json(diagnoses: list[Diagnosis]) -> None:
+    import json
+
+    tools = [
+        {
+            "tool": each.tool,
+            "works": not each.missing,
+            "missing": each.missing,
+            "caveats": each.caveats,
+            "taken": each.taken,
+            "attempts": [attempt._asdict() for attempt in each.attempts],
+        }
+        for each in diagnoses
+    ]
+    print(json.dumps({"machine": facts_of_machine(), "tools": tools}, indent=1))
+
+
+def _print_table(diagnoses: list[Diagnosis]) -> None:
+    for fact, value in facts_of_machine().items():
+        shown = {True: "yes", False: "no"}.get(value, value)
+        print(f"{fact}: {shown}")
+    print(f"\n{'TOOL':<14} {'STATE':<21} BY")
+    for diagnosis in diagnoses:
+        ways = ", ".join(f"{ladder} by {rung}" for ladder, rung in diagnosis.taken.items())
+        print(f"{diagnosis.tool:<14} {diagnosis.state:<21} {ways}".rstrip())
+        for line in [diagnosis.missing, *diagnosis.caveats]:
+            if line:
+                print(f"{'':<14} {line}")

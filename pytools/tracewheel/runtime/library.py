@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracewheel.runtime import cli, kernel
-from tracewheel.runtime.errors import BpfError, UsageError
-from tracewheel.runtime.options import Request, options_of
-from tracewheel.runtime.shapes import Stream, module_of
+from tracewheel.runtime.host.errors import BpfError, UsageError
+from tracewheel.runtime.shapes import module_of
+from tracewheel.runtime.spec.catalogue import load_tool
+from tracewheel.runtime.spec.commandline import did_you_mean, positionals_of
+from tracewheel.runtime.spec.options import options_of
+from tracewheel.runtime.spec.request import Request
+from tracewheel.runtime.spec.shapes import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tracewheel.runtime.session import Session
+    from tracewheel.runtime.trace.session import Session
 
 
 class Tracing:
@@ -31,7 +34,7 @@ class Tracing:
         self._reader: Any = None
 
     def __enter__(self) -> Tracing:
-        from tracewheel.runtime.session import Session
+        from tracewheel.runtime.trace.session import Session
 
         self._session = Session(self._name, self._request).__enter__()
         return self
@@ -49,8 +52,8 @@ class Tracing:
         if isinstance(self._request.tool, Stream):
             yield from module_of(self._request.tool).iterate(self._tracing(), self._request.tool)
             return
-        from tracewheel.runtime.intervals import reports
-        from tracewheel.runtime.output import Stop
+        from tracewheel.runtime.shapes.intervals import reports
+        from tracewheel.runtime.show.output import Stop
 
         if not self._request.interval:
             raise UsageError("to iterate over reports, give an interval")
@@ -79,28 +82,33 @@ class Tool:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.shape, self.__doc__ = cli.load_tool(name)
+        self.shape, self.__doc__ = load_tool(name)
 
     def trace(self, **values: Any) -> Tracing:
         """Return a context that traces with the options of the command, by their long names.
 
-        A value is what the command line takes, as text or as a number; switches take True.
+        A value is what the command line takes, as text or as a number; switches take True. An
+        option that may be repeated takes a value or several. Raises UsageError for what makes no
+        sense, and TargetGone for a process or the like that does not exist.
         """
-        options = {option.dest: option for option in options_of(self.shape)}
-        parsed: dict[str, Any] = {}
-        for name, value in values.items():
-            if name == "count" and not isinstance(self.shape, Stream):
-                parsed[name] = kernel.parse_count(str(value), 1)
-                continue
-            if name not in options:
-                raise UsageError(f"{self.name} has no option {name!r}")
-            option = options[name]
-            if option.repeat:
-                given = [value] if isinstance(value, str) else value
-                parsed[name] = tuple(option.parse(str(v)) if option.parse else v for v in given)
-            elif option.parse and value is not None:
-                parsed[name] = option.parse(str(value))
-            else:
-                parsed[name] = value or None
         # Objects are made of what --json prints.
-        return Tracing(self.name, Request(self.shape, {**parsed, "json": True}))
+        parsed: dict[str, Any] = {"json": True}
+        for name, value in values.items():
+            if value is not None and value is not False:
+                parsed[name] = self._parse(name, value)
+        return Tracing(self.name, Request(self.shape, parsed))
+
+    def _parse(self, name: str, value: Any) -> Any:
+        options = {option.dest: option for option in options_of(self.shape)}
+        parsers = {each.dest: each.parse for each in positionals_of(self.shape)}
+        if name in parsers:
+            return parsers[name](str(value))
+        if name not in options:
+            raise UsageError(f"{self.name} has no option {name!r}{did_you_mean(name, options)}")
+        parse = options[name].parse
+        if not parse:
+            return value
+        if not options[name].repeat:
+            return parse(str(value))
+        several = value if isinstance(value, (list, tuple, set)) else [value]
+        return tuple(parse(str(each)) for each in several)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime import kernel
-from tracewheel.runtime.shapes import Column, Option, Stream, Uprobes
+from tracewheel.runtime.spec.arguments import parse_file
+from tracewheel.runtime.spec.shapes import Column, Option, Stream, Uprobes
 
 tool = Stream(
     ring="commands",
@@ -17,10 +17,10 @@ tool = Stream(
     ),
     options=(
         Option(("-s", "--shared"), "only lines read by the functions in this file, a libreadline "
-               "or a program, whatever program calls them", kernel.parse_file, "PATH",
-               shows=("COMM",), spares=("arrival",)),
+               "or a program, whatever program calls them", parse_file, "PATH",
+               shows=("COMM",), disables=("arrival",)),
         Option(("-l", "--line"), "only lines that match", str, "GLOB", globs="command"),
-        Option(("-t", "--timestamps"), "show the date and milliseconds too", renumbers="TIME"),
+        Option(("-t", "--timestamps"), "show the date and milliseconds too", numbers_column="TIME"),
         Option(("-U", "--print-uid"), "show the user's id", shows=("UID",)),
     ),
     container=True,
@@ -31,7 +31,7 @@ tool = Stream(
         program="bash",
         libraries=("libreadline.so",),
         usual=("/bin/bash",),
-        chosen="shared",
+        file_option="shared",
     ),
     examples=(
         ("bashreadline", "trace all bash shells, also those in containers"),

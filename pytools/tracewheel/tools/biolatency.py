@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime import kernel
-from tracewheel.runtime.shapes import Histogram, Option
+from tracewheel.runtime.spec.arguments import parse_disk
+from tracewheel.runtime.spec.shapes import Histogram, Option
 
 tool = Histogram(
     histograms="latencies",
     title="block device I/O",
     options=(
         Option(("-h", "--hist"), "print histograms, as is done anyway"),
-        Option(("-d", "--disk"), "only this disk", kernel.parse_disk, "NAME",
+        Option(("-d", "--disk"), "only this disk", parse_disk, "NAME",
                sets="filter_disk"),
         Option(("-Q", "--queued"), "include the time that a request waits in the kernel's queue",
                sets="queued", enables=("queue",)),
@@ -20,7 +20,7 @@ tool = Histogram(
         Option(("-F", "--per-flag"), "a histogram for each operation: READ, WRITE, FLUSH ...",
                shows=("operation",), sets="per_operation"),
     ),
-    judges="queue",
+    owner_ladder="queue",
     sampled=True,
     examples=(
         ("biolatency", "trace until Ctrl-C, then print the latencies in microseconds"),

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime import kernel
-from tracewheel.runtime.shapes import Column, Option, Stream
+from tracewheel.runtime.spec.arguments import parse_disk, parse_process, parse_seconds
+from tracewheel.runtime.spec.shapes import Column, Option, Stream
 
 
 def _milliseconds(text: str) -> int:
-    return int(kernel.parse_seconds(text) * 1_000_000)
+    return int(parse_seconds(text) * 1_000_000)
 
 
 tool = Stream(
     ring="ios",
-    unended=("begun",),
-    tells_skips=("issue", "complete"),  # as requests that wait, or never end
+    pending=("begun",),
+    skips_in_rows=("issue", "complete"),  # as requests that wait, or never end
     columns=(
         Column("TIME(s)", "time", 14, kind="seconds"),
         Column("COMM", "comm", 15),
@@ -37,10 +37,10 @@ tool = Stream(
     options=(
         Option(("-q", "-Q", "--queued"), "show how long a request waited until its issue",
                shows=("QUE(ms)",)),
-        Option(("-d", "--disk"), "only this disk", kernel.parse_disk, "NAME",
+        Option(("-d", "--disk"), "only this disk", parse_disk, "NAME",
                sets="filter_disk"),
-        Option(("-p",), "as --process; with a number as --pid", kernel.parse_process, "PID",
-               optional=True, means=("process", "pid")),
+        Option(("-p",), "as --process; with a number as --pid", parse_process, "PID",
+               optional=True, switches_on="process", passes_to="pid"),
         Option(("--process",), "show thread, parent, user and cgroup: of the process, or the one "
                "that wrote the data", shows=("TID", "PPID", "UID", "CGROUP", "CONTAINER")),
         Option(("-m", "--min"), "only requests that took so many milliseconds, LAT(ms)",

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime import kernel
-from tracewheel.runtime.shapes import Column, Option, Top
+from tracewheel.runtime.spec.arguments import parse_cpu, parse_frequency
+from tracewheel.runtime.spec.shapes import Column, Option, Top
 
 tool = Top(
     sums="places",
@@ -19,8 +19,8 @@ tool = Top(
     ),
     options=(
         Option(("-F", "--frequency"), "samples a second on each CPU (default: 99)",
-               kernel.parse_frequency, "HZ", default=99),
-        Option(("-c", "--cpu"), "sample this CPU only", kernel.parse_cpu, "CPU"),
+               parse_frequency, "HZ", default=99),
+        Option(("-c", "--cpu"), "sample this CPU only", parse_cpu, "CPU"),
         Option(("-P", "--process"), "count by process and CPU", sets="per_process",
                shows=("PID", "COMM")),
     ),

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 
-from tracewheel.runtime import kernel
-from tracewheel.runtime.errors import UsageError
-from tracewheel.runtime.shapes import Column, Option, Stream
+from tracewheel.runtime.host.errors import UsageError
+from tracewheel.runtime.spec.arguments import parse_comm, parse_count, parse_cpu, parse_process
+from tracewheel.runtime.spec.shapes import Column, Option, Stream
 
 _ARGV_MOST = 64  # ARGV_MOST of execsnoop.bpf.c
 _VARIABLE_BYTES = 32  # the size of its variable
@@ -54,15 +54,16 @@ tool = Stream(
         Option(("-n", "--name"), "only processes whose name matches", str, "GLOB", globs="comm"),
         Option(("-l", "--line"), "only arguments that match, a blank between any two", str, "GLOB",
                sets=lambda _: {"line_globbed": True}, globs="args"),
-        Option(("-P", "--ppid"), "only children of this process", kernel.parse_process, "PPID",
+        Option(("-P", "--ppid"), "only children of this process", parse_process, "PPID",
                sets="wanted_ppid"),
-        Option(("-M", "--parent"), "only children of processes of this name", kernel.parse_comm,
+        Option(("-M", "--parent"), "only children of processes of this name", parse_comm,
                "NAME", sets="wanted_parent"),
-        Option(("-C", "--cpu"), "only on this CPU", kernel.parse_cpu, "CPU", sets="wanted_cpu"),
+        Option(("-C", "--cpu"), "only on this CPU", parse_cpu, "CPU", sets="wanted_cpu"),
         Option(("-U", "--print-uid"), "show the user's id", shows=("UID",)),
-        Option(("-q", "--quote"), "quote arguments that have blanks or quotes", renumbers="ARGS"),
+        Option(("-q", "--quote"), "quote arguments that have blanks or quotes",
+               numbers_column="ARGS"),
         Option(("--max-args",), "show no more arguments than this",
-               lambda text: kernel.parse_count(text, 1, _ARGV_MOST), "N", sets="max_args"),
+               lambda text: parse_count(text, 1, _ARGV_MOST), "N", sets="max_args"),
         Option(("--file",), "show the file that is executed", sets="with_file", shows=("FILE",)),
         Option(("--cwd",), "show the working directory", sets="with_cwd", shows=("CWD",)),
         Option(("--env",), "show this variable of the new environment", _variable, "VAR",

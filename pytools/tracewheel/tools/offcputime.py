@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime import kernel
-from tracewheel.runtime.shapes import Option, Stacks
+from tracewheel.runtime.spec.arguments import parse_count
+from tracewheel.runtime.spec.shapes import Option, Stacks
 
 
 def _microseconds(text: str) -> int:
-    return kernel.parse_count(text, 1) * 1000
+    return parse_count(text, 1) * 1000
 
 
 def _states(text: str) -> int:
-    return kernel.parse_count(text, 0, 2**32 - 1)
+    return parse_count(text, 0, 2**32 - 1)
 
 
 tool = Stacks(

@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import struct
 
-from tracewheel.runtime.errors import UsageError
-from tracewheel.runtime.shapes import Column, Option, Stream
+from tracewheel.runtime.host.errors import UsageError
+from tracewheel.runtime.spec.shapes import Column, Option, Stream
 
 _WANTED_MOST = 32  # of opensnoop.bpf.c
 _ACCESS_MODES = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR)

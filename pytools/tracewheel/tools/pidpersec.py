@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.shapes import Column, Counts, Option, Top
+from tracewheel.runtime.spec.shapes import Column, Counts, Option, Top
 
 _OVERHEAD = "a fork or exec, hundreds of microseconds long, costs 0.3 more."
 _PARENTS = Option(
@@ -32,7 +32,7 @@ tool = Counts(
         Column("THREADS/s", "threads", 9, kind="rate"),
         Column("EXECS/s", "execs", 9, kind="rate"),
     ),
-    options=(_PARENTS._replace(becomes=_TOP),),
+    options=(_PARENTS._replace(as_shape=_TOP),),
     examples=(
         ("pidpersec 1", "the processes, threads and execs of each second"),
         ("pidpersec -i 5", "their mean rates over five seconds"),

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime import kernel
-from tracewheel.runtime.shapes import Histogram, Option
+from tracewheel.runtime.spec.arguments import parse_count, parse_cpu
+from tracewheel.runtime.spec.shapes import Histogram, Option
 
 
 def _microseconds(text: str) -> int:
-    return kernel.parse_count(text, 1) * 1000
+    return parse_count(text, 1) * 1000
 
 
 tool = Histogram(
@@ -16,7 +16,7 @@ tool = Histogram(
     title="run queue latency",
     options=(
         Option(("--hist",), "print histograms, as is done anyway"),
-        Option(("-c", "--cpu"), "only waits that ended on this CPU", kernel.parse_cpu, "CPU",
+        Option(("-c", "--cpu"), "only waits that ended on this CPU", parse_cpu, "CPU",
                sets="filter_cpu"),
         Option(("--min",), "only waits of at least this many microseconds", _microseconds, "USEC",
                sets="least_ns"),

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime import kernel, syscalls
-from tracewheel.runtime.shapes import Column, Histogram, Option, Top
+from tracewheel.runtime.host import syscalls
+from tracewheel.runtime.spec.arguments import parse_error, parse_process
+from tracewheel.runtime.spec.shapes import Column, Histogram, Option, Top
 
 _KNOWN_MOST = 2048  # of syscount.bpf.c
 
@@ -17,12 +18,12 @@ def _wanted(calls: tuple[frozenset[int], ...]) -> dict[str, object]:
 
 _SELECT = (
     Option(("-x", "--failed"), "only calls that failed", sets="failed_only", enables=("exit",),
-           spares=("enter",)),
-    Option(("-e", "--errno"), "only calls that failed with this error", kernel.parse_error,
-           "ERRNO", sets="wanted_error", enables=("exit",), spares=("enter",)),
+           disables=("enter",)),
+    Option(("-e", "--errno"), "only calls that failed with this error", parse_error,
+           "ERRNO", sets="wanted_error", enables=("exit",), disables=("enter",)),
     Option(("--syscall",), "only this call; may be repeated", syscalls.parse, "NAME",
            sets=_wanted, repeat=True),
-    Option(("--ppid",), "only children of this process", kernel.parse_process, "PPID",
+    Option(("--ppid",), "only children of this process", parse_process, "PPID",
            sets="wanted_ppid"),
 )  # fmt: skip
 _HIST = Option(("--hist",), "show how long calls took as histograms, with -m in milliseconds",
@@ -59,12 +60,12 @@ tool = Top(
         *_SELECT,
         Option(("--errors",), "only calls that failed, apart by their error", shows=("ERROR",),
                sets=lambda _: {"failed_only": True, "per_error": True}, enables=("exit",),
-               spares=("enter",)),
+               disables=("enter",)),
         Option(("-L", "--latency"), "the microseconds that calls took, until they returned",
                sets="timed", shows=("USECS",), enables=("exit", "enter", "gone")),
         Option(("-m", "--milliseconds"), "the same in milliseconds", shows=("MSECS",),
                hides=("USECS",), sets=lambda _: {"timed": True}, enables=("exit", "enter", "gone")),
-        _HIST._replace(becomes=_LATENCIES),
+        _HIST._replace(as_shape=_LATENCIES),
         Option(("-l", "--list"), "list the calls that have a name, and exit",
                lists=syscalls.listed),
     ),

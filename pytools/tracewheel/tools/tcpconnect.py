@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime import kernel
-from tracewheel.runtime.net import PEERS
-from tracewheel.runtime.shapes import Column, Option, Stream, Top
+from tracewheel.runtime.spec.arguments import parse_count, parse_process, parse_seconds
+from tracewheel.runtime.spec.net import PEERS
+from tracewheel.runtime.spec.shapes import Column, Option, Stream, Top
 
 _OVERHEAD = (
     "a connection, some 10 microseconds on loopback, costs 1 to 4 more; where fexit is\n"
@@ -14,20 +14,20 @@ _OVERHEAD = (
 _WITHOUT_SENDING = "connects by io_uring that fail before they send are not seen"
 _RUNGS = {"unsent__tp_btf": _WITHOUT_SENDING, "unsent__raw_tp": _WITHOUT_SENDING}
 _SELECT = (
-    Option(("-p",), "as --ports; with a number as --pid", kernel.parse_process, "PID",
-           optional=True, means=("ports", "pid")),
+    Option(("-p",), "as --ports; with a number as --pid", parse_process, "PID",
+           optional=True, switches_on="ports", passes_to="pid"),
     Option(("-L", "-s", "--ports"), "show the local port, too", shows=("LPORT",)),
     Option(("-x", "--failed"), "only connects that fail, are given up (ECANCELED) or have no "
            "answer when tracing ends (EINPROGRESS)", sets="failed_only"),
     *PEERS,
     Option(("-i", "--interval"), "with -c, report each time so many seconds have passed",
-           kernel.parse_seconds, "SEC"),
+           parse_seconds, "SEC"),
 )  # fmt: skip
 _COUNT = Option(("-c", "--totals", "--count"), "count by addresses and port", sets="count_only")
 _COUNTS = Top(
     sums="peers",
     title="TCP connections",
-    unended="attempts",
+    pending="attempts",
     columns=(
         Column("LADDR", "laddr", 15),
         Column("RADDR", "raddr", 15),
@@ -43,7 +43,7 @@ _COUNTS = Top(
 
 tool = Stream(
     ring="connects",
-    unended=("attempts", "stacks"),
+    pending=("attempts", "stacks"),
     columns=(
         Column("PID", "pid", 7),
         Column("TID", "tid", 7, hidden=True),
@@ -59,10 +59,10 @@ tool = Stream(
     ),
     options=(
         *_SELECT,
-        _COUNT._replace(becomes=_COUNTS),
+        _COUNT._replace(as_shape=_COUNTS),
         Option(("-U", "--print-uid"), "show the user's id", shows=("UID",)),
         Option(("--stack-storage-size",), "stacks of connects without an answer that are kept",
-               lambda text: kernel.parse_count(text, 1), "N", resizes="stacks"),
+               lambda text: parse_count(text, 1), "N", resizes="stacks"),
     ),
     short={"uid": "-u"},
     stack=True,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.shapes import Column, Counts, Option
+from tracewheel.runtime.spec.shapes import Column, Counts, Option
 
 _APPROXIMATE = "approximate: counts system calls, not what the kernel does by itself"
 

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The clock of events, and how it relates to the time of day."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def boot_time_ns() -> int:
+    """Return CLOCK_BOOTTIME, the clock of ev_time."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def boot_to_epoch_ns() -> int:
+    """Return what turns CLOCK_BOOTTIME into time since 1970, by the tightest of a few readings."""
+    readings = [(boot_time_ns(), time.time_ns(), boot_time_ns()) for _ in range(5)]
+    before, epoch, after = min(readings, key=lambda reading: reading[2] - reading[0])
+    return epoch - (before + after) // 2

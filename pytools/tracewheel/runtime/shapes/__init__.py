@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is done with what was traced: one module for each shape of a tool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracewheel.runtime.spec.shapes import Shape, Top
+
+
+def module_of(tool: Shape) -> Any:
+    """Return what reads and shows tools of a shape: run() for commands, Reader for the library."""
+    from importlib import import_module
+
+    name = "counts" if isinstance(tool, Top) else type(tool).__name__.lower()
+    return import_module(f"tracewheel.runtime.shapes.{name}")

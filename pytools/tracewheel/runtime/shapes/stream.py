@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The shape Stream: print a line, or yield a Python object, for each record of a ring."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracewheel.runtime.shapes.records import Reader, batches
+from tracewheel.runtime.show.lines import Lines, Objects, header, style_of
+from tracewheel.runtime.show.output import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracewheel.runtime.show.output import Output
+    from tracewheel.runtime.spec.shapes import Stream
+    from tracewheel.runtime.trace.session import Session
+
+
+def iterate(session: Session, tool: Stream) -> Iterator[Any]:
+    """Yield records, as named tuples of the record's name, until the duration is over."""
+    reader = Reader(session, tool)
+    name = session.maps[tool.ring].record
+    objects = Objects(name, reader.layout, session.request, session.started)
+    for used in batches(reader, None, Stop()):
+        yield from objects.of(reader.buffer, used)
+
+
+def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str, int]:
+    """Print rows until told to stop, and write what the options ask for; return what to say."""
+    request = session.request
+    if not request.by_stack:
+        return _print_rows(session, Reader(session, tool), output, stop)
+    from tracewheel.runtime.shapes.by_stack import CountingReader
+    from tracewheel.runtime.show import flame
+
+    reader = CountingReader(session, tool)
+    try:
+        if not request.without_rows:
+            return _print_rows(session, reader, output, stop)
+        for _ in batches(reader, output, stop):
+            pass
+        return {"events": sum(reader.stacks.values())}
+    finally:
+        title = f"{session.name}: {tool.ring} by stack"
+        flame.write(request, reader.stacks, title, tool.ring, output)
+
+
+def _print_rows(session: Session, reader: Reader, output: Output, stop: Stop) -> dict[str, int]:
+    """Print the rows of what a reader reads; return what to say at the end."""
+    request = session.request
+    columns = request.columns()
+    style = style_of(request, session.started, output.ascii)
+    lines = Lines(reader.layout, columns, style, output)
+    if not request.no_header and not request.json:
+        output.text(header(columns))
+    for used in batches(reader, output, stop):
+        lines.render(reader.buffer, used)
+    return {
+        "rows": lines.rows - lines.unwritten,
+        "bad records": lines.bad,
+        "output": lines.unwritten,
+    }

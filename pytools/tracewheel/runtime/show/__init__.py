@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""How what was traced reaches people."""

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Turn the argument of an option into a value, or say what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+
+from tracewheel.runtime.host.cgroups import cgroup_at, cgroup_root, cgroups
+from tracewheel.runtime.host.errors import (
+    NotSupported,
+    TargetGone,
+    UsageError,
+)
+from tracewheel.runtime.host.files import replace_file
+from tracewheel.runtime.host.processes import TaskId, status_of
+
+
+def parse_count(text: str, least: int = 0, most: int = 2**31 - 1) -> int:
+    """Return a whole number within bounds."""
+    # Python refuses to convert thousands of digits.
+    digits = text.isascii() and text.isdigit() and len(text) < 100
+    if not digits or not least <= int(text) <= most:
+        raise UsageError(f"expected a whole number from {least} to {most}, not {text[:100]!r}")
+    return int(text)
+
+
+def parse_frequency(text: str) -> int:
+    """Return a number of samples a second that the kernel allows."""
+    with open("/proc/sys/kernel/perf_event_max_sample_rate") as most:
+        return parse_count(text, 1, int(most.read()))
+
+
+def parse_error(text: str) -> int:
+    """Return the number of an error given by name or number."""
+    from tracewheel.runtime.host.errnos import error_names
+
+    numbers = {name: number for number, name in error_names().items()}
+    return numbers[text] if text in numbers else parse_count(text, 1, 4095)
+
+
+def parse_seconds(text: str) -> float:
+    """Return a positive number of seconds, up to 10^9."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 1e9:
+        raise UsageError(f"expected a number of seconds above 0 and up to 1e9, not {text!r}")
+    return seconds
+
+
+def _parse_task(text: str) -> TaskId:
+    number = parse_count(text, 1)
+    if os.readlink("/proc/self") != str(os.getpid()):
+        raise NotSupported(
+            "cannot select a process: /proc shows another PID namespace: mount -t proc proc /proc"
+        )
+    return TaskId(number)
+
+
+def parse_process(text: str) -> TaskId:
+    """Return the id of a process that exists."""
+    pid = str(_parse_task(text))
+    group = status_of(pid, "Tgid")
+    if not group:
+        raise TargetGone(f"cannot trace process {pid}: there is none")
+    if group != [pid]:
+        raise TargetGone(f"cannot trace process {pid}: it is a thread of {group[0]}: use --tid")
+    return TaskId(pid)
+
+
+def parse_thread(text: str) -> TaskId:
+    """Return the id of a thread that exists."""
+    tid = _parse_task(text)
+    if not os.path.exists(f"/proc/{tid}"):
+        raise TargetGone(f"cannot trace thread {tid}: there is none")
+    return tid
+
+
+def parse_user(text: str) -> int:
+    """Return the id of a user given by number or name."""
+    if text.isascii() and text.isdigit():
+        return parse_count(text, 0, 2**32 - 2)
+    import pwd
+
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError):
+        raise TargetGone(f"cannot find user {text!r}") from None
+
+
+def parse_comm(text: str) -> bytes:
+    """Return a command name as the kernel keeps it: 15 bytes at most."""
+    comm = os.fsencode(text)
+    if not comm or b"\0" in comm:
+        raise UsageError("expected a command name, not an empty one or one with a NUL byte")
+    return comm[:15].ljust(16, b"\0")
+
+
+def parse_file(text: str) -> str:
+    """Return the path of a file that exists."""
+    if "\0" in text or not os.path.isfile(text):
+        raise TargetGone(f"cannot trace file {text!r}: there is none")
+    return text
+
+
+def parse_cpu(text: str) -> int:
+    """Return the number of a CPU that this machine may have."""
+    cpu = parse_count(text)
+    if not os.path.isdir(f"/sys/devices/system/cpu/cpu{cpu}"):
+        raise TargetGone(f"cannot trace CPU {cpu}: there is none")
+    return cpu
+
+
+def parse_disk(text: str) -> int:
+    """Return the number of a disk, major << 20 | minor, from its name."""
+    name = text[5:] if text.startswith("/dev/") else text
+    path = f"/sys/class/block/{name}"
+    if not name or "/" in name or "\0" in name or not os.path.exists(f"{path}/dev"):
+        raise TargetGone(f"cannot trace disk {text!r}: there is none")
+    if os.path.exists(f"{path}/partition"):
+        disk = os.path.basename(os.path.dirname(os.path.realpath(path)))
+        raise UsageError(f"cannot trace partition {name}: I/O belongs to its disk: use {disk}")
+    with open(f"{path}/dev") as numbers:
+        major, minor = numbers.read().split(":")
+    return int(major) << 20 | int(minor)
+
+
+def parse_cgroup(text: str) -> tuple[int, int]:
+    """Return (id, depth below the root) of a cgroup given by its path or id."""
+    root = cgroup_root()
+    if text.isascii() and text.isdigit():
+        number = parse_count(text, 1, 2**64 - 1)
+        path = next((path for path, found in cgroups(root) if found == number), "")
+    else:
+        path = os.path.normpath(text)
+        if not f"{path}/".startswith(f"{root}/"):
+            path = os.path.normpath(f"{root}/{text}")
+    if "\0" in text or not f"{path}/".startswith(f"{root}/") or not os.path.isdir(path):
+        raise TargetGone(f"cannot find cgroup {text!r} below {root}")
+    return cgroup_at(path, root)
+
+
+def parse_target(path: str) -> str:
+    """Return the path of a file that can be written at exit, or - for standard output."""
+    if path != "-":
+        replace_file(path, None)
+    return path

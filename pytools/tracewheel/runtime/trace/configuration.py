@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the options make of a BPF object: values of its variables, sizes of its maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracewheel._shim import lib
+from tracewheel.runtime.host.errors import BpfError, UsageError
+from tracewheel.runtime.host.processes import TaskId, in_pid_namespace
+from tracewheel.runtime.trace.btf import tracepoint_args
+from tracewheel.runtime.trace.object import find_map
+
+if TYPE_CHECKING:
+    from tracewheel.runtime.spec.request import Request
+    from tracewheel.runtime.trace.object import BpfObject, Map
+
+# enum bpf_map_type
+RINGBUF = 27
+HASH = 1
+_PERCPU_HASH = 5
+
+_FOLLOWED_MOST = 16384  # processes that --follow traces at a time
+
+
+class Configuration:
+    """The configuration of every object that one session tries."""
+
+    def __init__(self, name: str, data: bytes, request: Request) -> None:
+        self._name = name
+        self._data = data
+        self._request = request
+        self._host_ids: dict[int, int] = {}  # by the ids of this PID namespace
+
+    def apply(self, bpf_object: BpfObject) -> None:
+        """Configure an object that is not loaded yet."""
+        if self._request.follow:
+            from tracewheel.runtime.trace import tasks
+
+            tasks.enable(bpf_object.handle)
+        variables = {variable.name: variable for variable in bpf_object.variables()}
+        values = self._values()
+        for name in variables:
+            if name.startswith("argc_"):
+                values[name] = tracepoint_args(name.removeprefix("argc_"))
+        for name, value in values.items():
+            if name not in variables:
+                raise UsageError(f"{self._name} cannot be asked for {name.partition('_')[2]}")
+            bpf_object.set(variables[name], variables[name].pack(value))
+        for m in bpf_object.maps():
+            entries = self._entries_of(m)
+            if entries and lib.bpf_map__set_max_entries(
+                find_map(bpf_object.handle, m.name), entries
+            ):
+                raise BpfError(f"cannot size {m.name}")
+
+    def mark_processes(self, bpf_object: BpfObject) -> None:
+        """With --follow, tell a loaded object which processes descend from the one chosen."""
+        if self._request.follow:
+            from tracewheel.runtime.trace import tasks
+
+            tasks.follow(bpf_object.handle, self._values()["filter_pid"])
+
+    def _values(self) -> dict[str, Any]:
+        """Return the values of the variables, ids of tasks as the programs see them."""
+        values = self._request.variables()
+        ids = [value for value in values.values() if isinstance(value, TaskId)]
+        if not self._host_ids and in_pid_namespace():
+            from tracewheel.runtime.trace import tasks
+
+            self._host_ids = tasks.host_ids(self._data, ids)
+        for name, value in values.items():
+            if isinstance(value, TaskId):
+                values[name] = self._host_ids.get(value, value)
+        return values
+
+    def _entries_of(self, m: Map) -> int | None:
+        """Return how many entries a map shall have, or None for as many as its source says."""
+        request = self._request
+        entries: int | None
+        if m.name == "followed":
+            entries = request.max_entries or _FOLLOWED_MOST
+            return entries if request.follow else None
+        if m.name == getattr(request.tool, "stacks", ""):
+            entries = request.stack_storage_size
+        elif m.type == RINGBUF:
+            entries = request.buffer_size
+        else:
+            entries = request.entries().get(m.name)
+        if not entries and m.type in (HASH, _PERCPU_HASH):
+            entries = request.max_entries
+        return entries

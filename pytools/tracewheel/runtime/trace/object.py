@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A BPF object: its programs, maps and variables; opened, loaded, attached."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime.host.errors import BpfError
+from tracewheel.runtime.host.privileges import explain_failure
+from tracewheel.runtime.trace.btf import (
+    Member,
+    describe_member,
+    name_at,
+    resolve,
+    take_log,
+    text,
+    type_named,
+)
+from tracewheel.runtime.trace.sampling import Clocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_OBJECTS = os.path.join(_PACKAGE, "bpf")
+
+
+class Map(NamedTuple):
+    """A map as its definition describes it. Sizes are in bytes."""
+
+    name: str
+    record: str  # struct of the records of a ring
+    key: str  # struct of a key, or nothing
+    value: str
+    type: int  # enum bpf_map_type
+    key_size: int
+    value_size: int
+    max_entries: int
+
+
+class Program(NamedTuple):
+    """A program, named LADDER__RUNG or LADDER__RUNG__PART."""
+
+    name: str
+    section: str
+    optional: bool
+    ladder: str  # what it helps to trace
+    rung: str  # the way in which it does
+    is_uprobe: bool  # attached to functions of files, by the session's prober
+    attempt: int  # 1; or 2 or 3 for a stand-in, which runs where those before it were skipped
+
+    @property
+    def function(self) -> str:
+        """What the program is attached to: the section behind its kind."""
+        return self.section.partition("/")[2]
+
+
+def _sha256(data: bytes) -> str:
+    # CPython's own, where it has one: hashlib brings OpenSSL, 3 MB and 3 ms.
+    for module in ("_sha2", "_sha256", "hashlib"):
+        try:
+            return str(importlib.import_module(module).sha256(data).hexdigest())
+        except ImportError:
+            continue
+    raise AssertionError
+
+
+def read_object(name: str) -> bytes:
+    """Return the bytes of a tool's BPF object, after a check against the manifest.
+
+    Raises BpfError where it cannot be read or does not match.
+    """
+    path = os.path.join(_OBJECTS, f"{name}.bpf.o")
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        with open(os.path.join(_OBJECTS, "manifest")) as file:
+            digests = {name: digest for digest, name in (line.split() for line in file)}
+    except OSError as error:
+        raise BpfError(
+            f"cannot read {error.filename}: {error.strerror}: install tracewheel again"
+        ) from None
+    if _sha256(data) != digests.get(f"{name}.bpf.o"):
+        raise BpfError(f"cannot trust {path}: it is damaged: install tracewheel again")
+    return data
+
+
+class BpfObject:
+    """A BPF object, opened, perhaps loaded. Needs no privilege until it is loaded."""
+
+    def __init__(self, data: bytes) -> None:
+        self.handle = lib.shim_open(data, len(data))
+        if not self.handle:
+            raise explain_failure("cannot open the BPF object", -ffi.errno, take_log())
+        self.clocks: Clocks | None = None
+        self._btf = lib.bpf_object__btf(self.handle)
+        self._links: list[Any] = []
+
+    def detach(self) -> None:
+        """Detach all programs."""
+        if self.clocks:
+            self.clocks.end()
+        while self._links:
+            lib.bpf_link__destroy(self._links.pop())
+
+    def close(self) -> None:
+        """Detach and unload everything."""
+        self.detach()
+        lib.bpf_object__close(self.handle)
+        self.handle = ffi.NULL
+
+    def programs(self) -> list[Program]:
+        """Return the programs that trace, in the order of the source."""
+        found = []
+        for each in self._each(lib.bpf_object__next_program):
+            name = text(lib.bpf_program__name(each))
+            section = text(lib.bpf_program__section_name(each))
+            if not section.startswith("iter/"):
+                optional = not lib.bpf_program__autoload(each)
+                is_uprobe = section in ("uprobe", "uretprobe")
+                ladder, rung, *parts = name.split("__")
+                attempt = int(parts[-1]) if parts and parts[-1].isdigit() else 1
+                found.append(Program(name, section, optional, ladder, rung, is_uprobe, attempt))
+        return found
+
+    def maps(self) -> list[Map]:
+        """Return the maps that the source declares."""
+        return [
+            self._map(text(lib.bpf_map__name(each)), each)
+            for each in self._each(lib.bpf_object__next_map)
+            if not lib.bpf_map__is_internal(each)
+        ]
+
+    def _map(self, name: str, found: Any) -> Map:
+        return Map(
+            name,
+            record=self._struct_of(name, "record"),
+            key=self._struct_of(name, "key"),
+            value=self._struct_of(name, "value"),
+            type=lib.bpf_map__type(found),
+            key_size=lib.bpf_map__key_size(found),
+            value_size=lib.bpf_map__value_size(found),
+            max_entries=lib.bpf_map__max_entries(found),
+        )
+
+    def _each(self, following: Any) -> Iterator[Any]:
+        each = following(self.handle, ffi.NULL)
+        while each:
+            yield each
+            each = following(self.handle, each)
+
+    def _struct_of(self, map_name: str, member: str) -> str:
+        """Return the struct that a map's definition gives a member, or nothing."""
+        variable = type_named(self._btf, map_name, lib.BTF_KIND_VAR)
+        definition, _ = resolve(self._btf, variable.type)
+        for m in ffi.unpack(lib.btf_members(definition), lib.btf_vlen(definition)):
+            pointer = lib.btf__type_by_id(self._btf, m.type)
+            if name_at(self._btf, m) == member and lib.btf_is_ptr(pointer):
+                struct, name = resolve(self._btf, pointer.type)
+                return name if lib.btf_is_struct(struct) else ""
+        return ""
+
+    def variables(self) -> list[Member]:
+        """Return the global variables. libbpf knows their offsets once it has opened."""
+        found = []
+        for section in (".rodata", ".bss", ".data"):
+            kind = type_named(self._btf, section, lib.BTF_KIND_DATASEC)
+            if not kind:
+                continue
+            for v in ffi.unpack(lib.btf_var_secinfos(kind), lib.btf_vlen(kind)):
+                variable = lib.btf__type_by_id(self._btf, v.type)
+                found.append(describe_member(self._btf, variable, section, v.offset))
+        return found
+
+    def members(self, struct_name: str) -> list[Member]:
+        """Return the members of a struct."""
+        struct = type_named(self._btf, struct_name, lib.BTF_KIND_STRUCT)
+        return [
+            describe_member(self._btf, m, "", lib.btf_member_bit_offset(struct, index) // 8)
+            for index, m in enumerate(ffi.unpack(lib.btf_members(struct), lib.btf_vlen(struct)))
+        ]
+
+    def size(self, struct_name: str) -> int:
+        """Return the size of a struct in bytes."""
+        return int(type_named(self._btf, struct_name, lib.BTF_KIND_STRUCT).size)
+
+    def set(self, variable: Member, value: bytes) -> None:
+        """Give a global variable its first value."""
+        area = find_map(self.handle, variable.section)
+        start = ffi.cast("char *", lib.bpf_map__initial_value(area, ffi.new("size_t *")))
+        ffi.memmove(start + variable.offset, value, variable.size)
+
+    def get(self, variable: Member) -> int:
+        """Return a global variable's present value, or 0 if there is none yet."""
+        # By look-up: outside skeletons libbpf maps .bss live only from 1.5 on.
+        area = find_map(self.handle, variable.section)
+        values = ffi.new("char[]", lib.bpf_map__value_size(area))
+        lib.bpf_map_lookup_elem(lib.bpf_map__fd(area), ffi.new("uint32_t *"), values)
+        return variable.unpack(ffi.buffer(values))
+
+    def missed(self, program: Program) -> int:
+        """Return how often the kernel has skipped a program."""
+        # Linux commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented")
+        # (in v5.12).
+        info, size = ffi.new("struct bpf_prog_info *"), ffi.new("uint32_t *")
+        size[0] = ffi.sizeof(info[0])
+        fd = lib.bpf_program__fd(find_program(self.handle, program.name))
+        lib.bpf_obj_get_info_by_fd(fd, info, size)
+        return int(info.recursion_misses)
+
+    def attach(self, program: Program) -> int:
+        """Attach a program as its section says; return 0 or a negative errno."""
+        found = find_program(self.handle, program.name)
+        is_pattern = "*" in program.function or "?" in program.function
+        if not program.section.startswith("kprobe.multi/") or is_pattern:
+            return self._keep(lib.bpf_program__attach(found))
+        # To the one function: libbpf would look for it in kallsyms.
+        name = ffi.new("char[]", program.function.encode())
+        names = ffi.new("const char *[]", [name])
+        options = ffi.new("struct bpf_kprobe_multi_opts *", {"syms": names, "cnt": 1})
+        options.sz = ffi.sizeof(options[0])
+        return self._keep(lib.bpf_program__attach_kprobe_multi_opts(found, ffi.NULL, options))
+
+    def attach_uprobe(self, program: Program, fd: int, offset: int) -> int:
+        """Probe the offset in a file, or the return from there; return 0 or a negative errno."""
+        found = find_program(self.handle, program.name)
+        path = b"/proc/self/fd/%d" % fd
+        returns = program.section.startswith("uret")
+        return self._keep(lib.bpf_program__attach_uprobe(found, returns, -1, path, offset))
+
+    def attach_clocks(self, program: Program, frequency: int, cpu: int | None) -> int:
+        """Run a program so many times a second, on every CPU that is online or on one.
+
+        Returns 0 or a negative errno: -ENODEV where it runs on none.
+        """
+        fd = lib.bpf_program__fd(find_program(self.handle, program.name))
+        self.clocks = Clocks(fd, frequency, cpu)
+        # Not just those that are said to be online: some containers tell but a few.
+        return self.clocks.start(range(lib.libbpf_num_possible_cpus()))
+
+    def _keep(self, link: Any) -> int:
+        if not link:
+            return int(-ffi.errno)
+        self._links.append(link)
+        return 0
+
+
+def find_program(handle: Any, name: str) -> Any:
+    """Return a program of an object; libbpf would not survive NULL."""
+    found = lib.bpf_object__find_program_by_name(handle, name.encode())
+    if not found:
+        raise BpfError(f"no program {name}")
+    return found
+
+
+def find_map(handle: Any, name: str) -> Any:
+    """Return a map of an object, or that behind a section; libbpf would not survive NULL."""
+    found = lib.bpf_object__find_map_by_name(handle, name.encode())
+    if not found:
+        raise BpfError(f"no map {name}")
+    return found
+
+
+def write_map(handle: Any, name: str, key: bytes, value: bytes) -> int:
+    """Set an element of a map; return 0 or a negative errno."""
+    fd = lib.bpf_map__fd(find_map(handle, name))
+    return int(lib.bpf_map_update_elem(fd, key, value, lib.BPF_ANY))
+
+
+def autoload(handle: Any, program: str, wanted: bool) -> None:
+    """Have a program loaded with its object, or not."""
+    lib.bpf_program__set_autoload(find_program(handle, program), wanted)

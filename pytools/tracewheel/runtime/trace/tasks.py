@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The tasks of this PID namespace: their ids on the host, and who descends from whom."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracewheel._shim import ffi, lib
+from tracewheel.runtime.host.errors import BpfError, TargetGone
+from tracewheel.runtime.host.privileges import explain_failure
+from tracewheel.runtime.trace.btf import take_log
+from tracewheel.runtime.trace.object import BpfObject, autoload, find_program, write_map
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+_LIST = "list_tasks"  # of filter.bpf.h, as are the map followed and struct seen_task
+_SEEN = struct.Struct("=IIIIQ")
+
+
+class Task(NamedTuple):
+    """A task: its id in this PID namespace, then its ids on the host, and when it began."""
+
+    tid_here: int
+    tid: int
+    pid: int
+    ppid: int
+    began: int
+
+
+def enable(handle: Any) -> None:
+    """Have an object that is not loaded yet load what lists tasks."""
+    autoload(handle, _LIST, True)
+
+
+def tasks(handle: Any) -> list[Task]:
+    """Return the tasks that this PID namespace shows."""
+    link = lib.bpf_program__attach_iter(find_program(handle, _LIST), ffi.NULL)
+    if not link:
+        raise explain_failure("cannot list processes", -ffi.errno, take_log())
+    try:
+        with open(lib.bpf_iter_create(lib.bpf_link__fd(link)), "rb", buffering=0) as listing:
+            return [Task(*each) for each in _SEEN.iter_unpack(listing.read())]
+    except (OSError, ValueError) as error:
+        number = -getattr(error, "errno", ffi.errno)
+        raise explain_failure("cannot list processes", number, take_log()) from None
+    finally:
+        lib.bpf_link__destroy(link)
+
+
+def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
+    """Return the ids that BPF programs see, for ids of processes or threads as /proc gives them."""
+    with contextlib.closing(BpfObject(data)) as lister:
+        for program in lister.programs():
+            autoload(lister.handle, program.name, False)
+        enable(lister.handle)
+        error = lib.bpf_object__load(lister.handle)
+        if error:
+            raise explain_failure("cannot list processes", error, take_log())
+        known = {task.tid_here: task.tid for task in tasks(lister.handle)}
+    for each in ids:
+        if each not in known:
+            raise TargetGone(f"cannot trace process {each}: it has ended")
+    return {each: known[each] for each in ids}
+
+
+def follow(handle: Any, root: int) -> None:
+    """Mark a process of the host, and all that descend from it, as followed.
+
+    A process that has forked before it was marked has its children found in the next pass.
+    """
+    marked: set[int] = set()
+    while True:
+        children: dict[int, list[Task]] = {}
+        found: list[Task] = []
+        for task in tasks(handle):
+            if task.pid == root and task.tid == root:
+                found.append(task)
+            elif task.tid == task.pid:
+                children.setdefault(task.ppid, []).append(task)
+        for task in found:  # grows meanwhile
+            found += children.get(task.pid, ())
+        new = [task for task in found if task.pid not in marked]
+        for task in new:
+            key, began = task.pid.to_bytes(4, "little"), task.began.to_bytes(8, "little")
+            error = write_map(handle, "followed", key, began)
+            if error:
+                raise BpfError(
+                    f"cannot follow {len(found)} processes: {os.strerror(-error)}: "
+                    "give --max-entries"
+                )
+        if not new:
+            return
+        marked.update(task.pid for task in new)
