@@ -24,6 +24,11 @@ COMMANDS = ["tracewheel", *TOOLS]
 # Every command is this script. A tool runs as root in whatever folder is at hand: nothing is
 # imported from there, nor from where PYTHONPATH points. The scripts that pip makes import first.
 LAUNCHER = """#!python
+import _signal  # signal itself takes a millisecond to import
+
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    # Until the tool traces, Ctrl-C just ends it; Python would print where it was.
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 import os
 import sys
 

@@ -27,8 +27,8 @@ HISTOGRAMS(latencies, io, 16384);
 
 static __always_inline bool submitter_matters(void)
 {
-	return filter_pid || filter_tid || filter_uid >= 0 || filter_comm[0] || filter_cgroup ||
-	       with_cgroup;
+	return filter_pid || filter_listed || filter_tid || filter_uid >= 0 || filter_comm[0] ||
+	       filter_cgroup || with_cgroup;
 }
 
 /* Both ends of a request decide alike: start_time_ns changes only by merges, before the issue. */

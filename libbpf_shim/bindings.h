@@ -81,4 +81,5 @@ int bpf_map_lookup_elem(int fd, const void *key, void *value);
 int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags);
 int bpf_map_lookup_batch(int fd, void *from, void *to, void *keys, void *values, uint32_t *count,
 			 const void *);
+int bpf_map_delete_elem(int fd, const void *key);
 int bpf_map_delete_batch(int fd, const void *keys, uint32_t *count, const void *options);

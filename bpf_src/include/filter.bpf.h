@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Whose events are wanted: -p --follow --tid -u --comm --cgroup --container, and never our own
- * unless --self.
+ * unless --include-self.
  */
 #ifndef FILTER_BPF_H
 #define FILTER_BPF_H
@@ -12,7 +12,8 @@
 #include "read.bpf.h"
 
 const volatile __u32 filter_pid;
-const volatile bool filter_follow; /* filter_pid and all that descend from it */
+const volatile bool filter_listed; /* the processes of the map followed */
+const volatile bool filter_follow; /* these, or filter_pid, and all that descend from them */
 const volatile __u32 filter_tid;
 const volatile __s64 filter_uid = -1;
 const volatile __u64 filter_comm[2]; /* 16 bytes, NUL padded */
@@ -21,12 +22,15 @@ const volatile __u32 filter_cgroup_level;
 const volatile __u32 filter_self;
 const volatile bool with_cgroup;
 
-/* The processes to follow, with the start time of each. User space gives the map its size. */
+/*
+ * The processes that are listed or followed; of the latter, the start time of each. User space
+ * gives the map its size.
+ */
 PAIRS(followed, __u32, __u64, 1);
 
 static __always_inline bool process_filtered_out(__u32 pid)
 {
-	if (filter_follow)
+	if (filter_follow || filter_listed)
 		return !bpf_map_lookup_elem(&followed, &pid);
 	return filter_pid && pid != filter_pid;
 }

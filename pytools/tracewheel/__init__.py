@@ -7,8 +7,7 @@ same options as the command ``opensnoop``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tracewheel.runtime.library import Tool
 

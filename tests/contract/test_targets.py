@@ -227,6 +227,51 @@ def test_follow_ends_with_its_process(trace: Any, tool_name: str) -> None:
         assert 0 == tool.counted[1], tool.err
 
 
+def test_several_processes(trace: Any, family: Any) -> None:
+    """Of several processes all are traced, and no other; one may end meanwhile."""
+    first, second, stranger = family(), family(), family()
+    pids = [first.process.pid, second.process.pid]
+    tool = trace("opensnoop", "-p", f"{pids[0]},{pids[1]}", "-n", "watched", "--json")
+    for each in (first, stranger, second, stranger, first):
+        each.order("o")
+    first.process.communicate()
+    tool.wait_for(f"process {pids[0]} has ended")
+    second.order("o")
+    second.process.communicate()
+    tool.ended()
+
+    by = [pids[number] for number in (0, 1, 0, 1) for _ in range(PRIME)]
+    assert by == [each["pid"] for each in tool.json]
+    assert {} == tool.losses
+
+
+def test_several_families(trace: Any, family: Any) -> None:
+    """With --follow the descendants of all of them are traced, too."""
+    first, second = family(), family()
+    pids = f"{first.process.pid},{second.process.pid}"
+    tool = trace("opensnoop", "--follow", "-p", pids, "-n", "watched", "--json")
+    by = []
+    for root in (first, second):
+        root.order("fo")
+        by.append(root.youngest())
+    tool.end()
+
+    assert [pid for pid in by for _ in range(PRIME)] == [each["pid"] for each in tool.json]
+
+
+def test_last_of_several_processes(trace: Any, tool_name: str) -> None:
+    """A tool ends with the last of its processes, not with the first."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as last:
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as first:
+            tool = trace(tool_name, "--pid", f"{first.pid},{last.pid}")
+        tool.wait_for(f"process {first.pid} has ended")
+        assert tool.process.poll() is None
+    tool.ended()
+
+    assert 0 == tool.code
+    assert f"{tool_name}: process {last.pid} has ended\n" in tool.err
+
+
 @pytest.mark.parametrize("rung", ["tp_btf", "raw_tp"])
 def test_family(trace: Any, family: Any, rungs_of: Any, rung: str) -> None:
     """Those there at the start, and those forked later, are traced; strangers are not."""

@@ -27,6 +27,9 @@ NONSENSE = [
     ("--pid", "0"),
     ("--pid", "1.5"),
     ("--pid", "x"),
+    ("--pid", "1,x"),
+    ("--pid", "1,"),
+    ("--pid", ","),
     ("--pid", "9" * 5000),
     ("--pid", "\u0661"),
     ("--tid", "-7"),
@@ -39,6 +42,7 @@ NONSENSE = [
 ]
 GONE = [
     ("--pid", NO_PROCESS),
+    ("--pid", f"1,{NO_PROCESS}"),
     ("--tid", NO_PROCESS),
     ("--uid", "no-such-user"),
     ("--uid", "\udcff"),
@@ -139,6 +143,29 @@ def test_own_options(fails: Any, name: str, flag: str, argument: str, code: int)
 def test_tracewheel(fails: Any, command: str) -> None:
     """The command that holds all others refuses what is none of them."""
     fails(2, "tracewheel", *command.split(" "))
+
+
+def test_tracewheel_knows_what_was_meant(run: Any) -> None:
+    """A name that is nearly a tool's is told."""
+    for arguments in (["opensnop"], ["help", "opensnop"]):
+        with run("tracewheel", *arguments) as tool:
+            tool.ended()
+
+        assert (2, "") == (tool.code, tool.out)
+        assert "did you mean opensnoop?" in tool.err
+
+
+def test_tracewheel_lists_and_helps(run: Any) -> None:
+    """List has a line for each tool, and help TOOL is what TOOL --help prints."""
+    outputs = []
+    for arguments in (["tracewheel", "list"], ["tracewheel", "help", "runqlat"], ["runqlat", "-h"]):
+        with run(*arguments) as tool:
+            tool.ended()
+        assert (0, "") == (tool.code, tool.err)
+        outputs.append(tool.out)
+
+    assert tool_names() == [line.split()[0] for line in outputs[0].splitlines()]
+    assert outputs[1] == outputs[2]
 
 
 def test_tracewheel_alone(run: Any) -> None:

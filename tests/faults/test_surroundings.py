@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -114,14 +116,33 @@ def test_help_ignores_the_terminal(run: Any, tool_name: str) -> None:
 
 
 def test_doctor(run: Any) -> None:
-    """The doctor tells for every tool how it would trace, and its code is that of the worst."""
+    """The doctor tells of every tool whether it works; its code is that of the worst."""
     with run("tracewheel", "doctor") as doctor:
         doctor.ended()
+    with run("tracewheel", "doctor", "--json") as programs:
+        programs.ended()
+    tools = {each["tool"]: each for each in json.loads(programs.out)["tools"]}
 
     assert doctor.code in (0, 4)
+    assert doctor.code == programs.code
     assert "" == doctor.err
-    for name in tool_names():
-        assert f"\n{name}: " in doctor.out
+    assert sorted(tools) == sorted(tool_names())
+    for name, told in tools.items():
+        state = "works" if told["works"] else "does not work"
+        assert re.search(rf"^{name} +{state}", doctor.out, re.MULTILINE)
+        assert told["works"] == (not told["missing"])
+        assert set(told["taken"]) == {a["ladder"] for a in told["attempts"] if not a["error"]}
+
+
+def test_doctor_lists_all_ways(run: Any) -> None:
+    """With -v the doctor tells of each rung whether it holds, and why it does not."""
+    with run("tracewheel", "doctor", "-v") as doctor:
+        doctor.ended()
+    with run("opensnoop", "--explain") as tool:
+        tool.ended()
+
+    assert tool.out
+    assert set(tool.out.splitlines()) <= set(doctor.out.splitlines())
 
 
 def test_doctor_without_privilege(run: Any) -> None:
@@ -131,3 +152,5 @@ def test_doctor_without_privilege(run: Any) -> None:
 
     assert 3 == doctor.code
     assert "CAP_BPF: no\n" in doctor.out
+    told = doctor.out.count("not permitted: run as root, or grant CAP_BPF and CAP_PERFMON")
+    assert len(tool_names()) == told

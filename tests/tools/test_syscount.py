@@ -241,7 +241,7 @@ def test_histograms_go_not_with_tables(run: Any) -> None:
     with run("syscount", "--hist", "-P") as tool:
         tool.ended()
 
-    assert (2, "syscount: --hist goes not with --process\n") == (tool.code, tool.err)
+    assert (2, "syscount: --hist cannot be combined with --process\n") == (tool.code, tool.err)
 
 
 def test_calls_that_do_not_return(trace: Any) -> None:

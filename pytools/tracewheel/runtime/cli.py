@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from tracewheel.runtime.host.errors import BpfError, UsageError, say
 from tracewheel.runtime.host.processes import in_pid_namespace
@@ -14,8 +13,10 @@ from tracewheel.runtime.spec.commandline import asks_for, did_you_mean, parse_ar
 from tracewheel.runtime.spec.request import Request
 from tracewheel.runtime.spec.shapes import Stream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from tracewheel.runtime.command import Command
     from tracewheel.runtime.show.output import Output
@@ -54,7 +55,7 @@ def _run_with_command(name: str, values: dict[str, Any], words: Sequence[str]) -
     from tracewheel.runtime.command import Command
 
     with Command(name, list(words)) as command:
-        values.update(pid=command.pid, follow=True)
+        values.update(pid=(command.pid,), follow=True)
         tool, _ = load_tool(name)
         code = _run(name, Request(tool, values), command)
     return code or command.code

@@ -108,7 +108,7 @@ class Tool:
         parse = options[name].parse
         if not parse:
             return value
-        if not options[name].repeat:
-            return parse(str(value))
         several = value if isinstance(value, (list, tuple, set)) else [value]
+        if not options[name].repeat:
+            return parse(",".join(map(str, several)))
         return tuple(parse(str(each)) for each in several)

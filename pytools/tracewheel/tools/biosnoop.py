@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_disk, parse_process, parse_seconds
+from tracewheel.runtime.spec.arguments import parse_disk, parse_processes, parse_seconds
 from tracewheel.runtime.spec.shapes import Column, Option, Stream
 
 
@@ -39,7 +39,7 @@ tool = Stream(
                shows=("QUE(ms)",)),
         Option(("-d", "--disk"), "only this disk", parse_disk, "NAME",
                sets="filter_disk"),
-        Option(("-p",), "as --process; with a number as --pid", parse_process, "PID",
+        Option(("-p",), "as --process; with a number as --pid", parse_processes, "PID",
                optional=True, switches_on="process", passes_to="pid"),
         Option(("--process",), "show thread, parent, user and cgroup: of the process, or the one "
                "that wrote the data", shows=("TID", "PPID", "UID", "CGROUP", "CONTAINER")),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_count, parse_process, parse_seconds
+from tracewheel.runtime.spec.arguments import parse_count, parse_processes, parse_seconds
 from tracewheel.runtime.spec.net import PEERS
 from tracewheel.runtime.spec.shapes import Column, Option, Stream, Top
 
@@ -14,7 +14,7 @@ _OVERHEAD = (
 _WITHOUT_SENDING = "connects by io_uring that fail before they send are not seen"
 _RUNGS = {"unsent__tp_btf": _WITHOUT_SENDING, "unsent__raw_tp": _WITHOUT_SENDING}
 _SELECT = (
-    Option(("-p",), "as --ports; with a number as --pid", parse_process, "PID",
+    Option(("-p",), "as --ports; with a number as --pid", parse_processes, "PID",
            optional=True, switches_on="ports", passes_to="pid"),
     Option(("-L", "-s", "--ports"), "show the local port, too", shows=("LPORT",)),
     Option(("-x", "--failed"), "only connects that fail, are given up (ECANCELED) or have no "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -156,6 +157,24 @@ def test_baseline_that_is_none(tmp_path: Path, content: str) -> None:
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UsageError, match="not what --json prints"):
         parse_baseline(str(path))
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/proc"])
+def test_baseline_without_end(path: str) -> None:
+    """A baseline is read from a file or a pipe only: nothing else is sure to end."""
+    with pytest.raises(UsageError, match=f"cannot read {path}"):
+        parse_baseline(path)
+
+
+def test_baseline_of_a_pipe() -> None:
+    """A pipe will do, as a shell makes one with <(zcat FILE)."""
+    output, pipe = os.pipe()
+    with open(pipe, "w") as file:
+        file.write(json.dumps({"time": 1, **USUAL.to_json()}) + "\n")
+    read = parse_baseline(f"/proc/self/fd/{output}")
+    os.close(output)
+
+    assert [USUAL.slots] == [each.slots for each in read.values()]
 
 
 def test_baseline_in_the_report() -> None:

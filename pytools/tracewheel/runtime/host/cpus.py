@@ -4,11 +4,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 _IDLE = slice(4, 6)  # words of a line in /proc/stat: idle, iowait
 _STEAL = 8  # the word of the time when a hypervisor ran something else instead

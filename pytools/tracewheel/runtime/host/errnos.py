@@ -4,10 +4,6 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def error_names() -> dict[int, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
 from tracewheel.runtime.host.errors import (
     BpfError,
@@ -13,10 +12,6 @@ from tracewheel.runtime.host.errors import (
     NotSupported,
 )
 from tracewheel.runtime.host.processes import status_of
-
-if TYPE_CHECKING:
-    pass
-
 
 CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 

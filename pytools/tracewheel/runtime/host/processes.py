@@ -4,15 +4,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from tracewheel.runtime.host.errors import (
     TargetGone,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 _HOST_PIDS = 0xEFFFFFFC  # inode of the first PID namespace: PROC_PID_INIT_INO of Linux
 
@@ -38,10 +33,13 @@ def in_pid_namespace() -> bool:
         return False
 
 
-def watch_process(pid: int | None) -> int:
-    """Return a descriptor that tells when a process ends, or -1 where there is nothing to watch."""
+def watch_process(pid: int) -> int:
+    """Return a descriptor that is readable when a process has ended; -1 where there is none.
+
+    Raises TargetGone if it has ended already.
+    """
     try:
-        return os.pidfd_open(pid) if pid else -1
+        return os.pidfd_open(pid)
     except ProcessLookupError:
         raise TargetGone(f"cannot trace process {pid}: it has ended") from None
     except OSError:

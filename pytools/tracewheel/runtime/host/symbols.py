@@ -22,7 +22,7 @@ from tracewheel.runtime.host.processes import status_of
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 _FRESH_S = 0.1  # for how long a process is taken to be the one that it was
@@ -60,11 +60,11 @@ class Mapping(NamedTuple):
 class Frames:
     """The names that a plan's rendering finds; kept no longer than a process stays itself."""
 
-    def __init__(self, pid: int | None) -> None:
+    def __init__(self, pids: Iterable[int]) -> None:
         self.pointer = ffi.new("struct shim_frames *")
         self._symbols = Symbols()
         self._since = 0.0
-        if pid:
+        for pid in pids:
             self._symbols.learn(pid)
 
     def refresh(self) -> None:

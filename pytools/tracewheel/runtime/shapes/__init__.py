@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from tracewheel.runtime.spec.shapes import Top
 
-from tracewheel.runtime.spec.shapes import Shape, Top
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tracewheel.runtime.spec.shapes import Shape
 
 
 def module_of(tool: Shape) -> Any:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import errno
 import math
 import time
-from typing import TYPE_CHECKING
 
 from tracewheel._shim import lib
 from tracewheel.runtime.host.errors import say
 from tracewheel.runtime.show.output import ReaderGone
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -39,13 +39,17 @@ def wait(
         session.ring.fd if session.ring and for_records else -1,
         stop.wake,
         output.watched if output else -1,
-        session.target,
+        session.targets.fd,
         session.tend(left),
     )
     if status == -errno.EPIPE:
         raise ReaderGone
-    if status == TARGET_ENDED and output:
-        say(f"{session.name}: process {session.request.pid} has ended")
+    if status == TARGET_ENDED:
+        for pid in session.take_ended():
+            if output:
+                say(f"{session.name}: process {pid} has ended")
+        if not session.targets.have_ended:
+            return TIME_OVER
     return status
 
 

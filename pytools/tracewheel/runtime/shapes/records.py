@@ -7,7 +7,6 @@ import functools
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.errors import BpfError
@@ -17,8 +16,10 @@ from tracewheel.runtime.show.meaning import meaning_of
 from tracewheel.runtime.show.output import Stop
 from tracewheel.runtime.trace.batch import ABSENT, Layout, framed, part_of, records_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
     from tracewheel.runtime.show.output import Output
     from tracewheel.runtime.spec.glob import Glob

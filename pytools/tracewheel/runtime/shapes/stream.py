@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from tracewheel.runtime.shapes.records import Reader, batches
 from tracewheel.runtime.show.lines import Lines, Objects, header, style_of
 from tracewheel.runtime.show.output import Stop
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from tracewheel.runtime.show.output import Output
     from tracewheel.runtime.spec.shapes import Stream

@@ -6,14 +6,15 @@ from __future__ import annotations
 import collections
 import errno
 import os
-from typing import TYPE_CHECKING, Any
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.errors import BpfError
 from tracewheel.runtime.show.plan import Plan, Style
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from tracewheel.runtime.host.symbols import Frames
     from tracewheel.runtime.show.output import Output
@@ -32,7 +33,7 @@ def style_of(request: Request, started: int, ascii_only: bool) -> Style:
     if request.stack:
         from tracewheel.runtime.host.symbols import Frames
 
-        frames = Frames(request.pid)
+        frames = Frames(request.pids)
     return Style(bool(request.json), ascii_only, started, frames)
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel.runtime.host.disks import disk_name
 from tracewheel.runtime.host.errnos import error_names
+from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.host.terminal import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from tracewheel.runtime.trace.btf import Member
 
 
-class Meaning(NamedTuple):
+class Meaning(Record):
     """The kinds (enum shim_kind) that show a type in a table and in JSON."""
 
     text: str
@@ -106,6 +107,8 @@ def user_name(uid: int) -> str:
 
 
 def _signals() -> dict[int, str]:
+    import signal
+
     return {each.value: each.name for each in signal.Signals}
 
 
@@ -127,7 +130,7 @@ def _container(cgroup: int) -> str:
     return containers.label(cgroup)
 
 
-class Table(NamedTuple):
+class Table(Record):
     """A table of names: what is known beforehand, and how to find what is not."""
 
     kind: str  # enum shim_kind

@@ -10,12 +10,15 @@ import os
 import signal
 import stat
 import time
-from typing import Any
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.errors import BpfError
 from tracewheel.runtime.host.files import reason_of
 from tracewheel.runtime.host.terminal import speaks_ascii
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _REPORT_MS = 500  # how long a report may wait for a reader after Ctrl-C
 

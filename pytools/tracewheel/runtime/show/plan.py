@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.clocks import boot_to_epoch_ns
+from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.show.meaning import BESIDE, TABLES, meaning_of
 from tracewheel.runtime.trace.batch import part_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from tracewheel.runtime.host.symbols import Frames
     from tracewheel.runtime.spec.shapes import Column
     from tracewheel.runtime.trace.batch import Layout
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 _FRAMES = 2**32 - 1  # instead of a table: the frames of a process have no names yet
 
 
-class Style(NamedTuple):
+class Style(Record):
     """How rows look."""
 
     as_json: bool

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import re
+import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel.runtime.host.errors import UsageError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+_BASELINE_MOST = 64 << 20  # bytes
 _CLAIM = re.compile(r"(p\d\d?(?:\.\d{1,3})?|max|avg|count)\s*([<>]=?)\s*(\d+(?:\.\d+)?)\s*(\w*)")
 _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 # The units of claims in each unit of histograms.
@@ -72,18 +75,17 @@ def parse_baseline(path: str) -> Mapping[Key, Histogram]:
     slot_of = {slot_bounds(slot)[0] / 1024: slot for slot in range(SLOTS)}
     merged: dict[Key, Histogram] = {}
     try:
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                found = json.loads(line)
-                if "summary" in found:
-                    continue
-                key = {name: value for name, value in found.items() if name not in _NO_KEYS}
-                slots = {slot_of[low]: int(count) for low, _, count in found["buckets"]}
-                histogram = Histogram(key, found["unit"], slots)
-                if histogram.unit not in CLAIM_UNITS or min(slots.values()) < 1:
-                    raise ValueError
-                earlier = merged.get(key_of(histogram))
-                merged[key_of(histogram)] = earlier.merge(histogram) if earlier else histogram
+        for line in _read_bounded(path).rstrip("\n").split("\n"):
+            found = json.loads(line)
+            if "summary" in found:
+                continue
+            key = {name: value for name, value in found.items() if name not in _NO_KEYS}
+            slots = {slot_of[low]: int(count) for low, _, count in found["buckets"]}
+            histogram = Histogram(key, found["unit"], slots)
+            if histogram.unit not in CLAIM_UNITS or min(slots.values()) < 1:
+                raise ValueError
+            earlier = merged.get(key_of(histogram))
+            merged[key_of(histogram)] = earlier.merge(histogram) if earlier else histogram
         if not merged:
             raise ValueError
     except OSError as error:
@@ -91,6 +93,18 @@ def parse_baseline(path: str) -> Mapping[Key, Histogram]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         raise UsageError(f"{path} is not what --json prints of a histogram") from None
     return merged
+
+
+def _read_bounded(path: str) -> str:
+    """Return the text of a regular file, or of a pipe: what else there is may have no end."""
+    with open(path, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+            raise UsageError(f"cannot read {path}: it is neither a file nor a pipe")
+        data = file.read(_BASELINE_MOST + 1)
+    if len(data) > _BASELINE_MOST:
+        raise UsageError(f"cannot read {path}: it has more than {_BASELINE_MOST >> 20} MB")
+    return data.decode()
 
 
 def check_units(

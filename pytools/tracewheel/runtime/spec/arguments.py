@@ -69,6 +69,11 @@ def parse_process(text: str) -> TaskId:
     return TaskId(pid)
 
 
+def parse_processes(text: str) -> tuple[TaskId, ...]:
+    """Return the ids of processes that exist, from a list such as 1234,1240; each once."""
+    return tuple(dict.fromkeys(parse_process(each) for each in text.split(",")))
+
+
 def parse_thread(text: str) -> TaskId:
     """Return the id of a thread that exists."""
     tid = _parse_task(text)

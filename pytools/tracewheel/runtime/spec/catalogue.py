@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING
 
-from tracewheel.runtime.spec.shapes import Shape
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    pass
+    from tracewheel.runtime.spec.shapes import Shape
 
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -7,15 +7,16 @@ and the man pages, of the same options.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
 from tracewheel.runtime.host.errors import UsageError
+from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.spec.arguments import parse_count, parse_seconds
 from tracewheel.runtime.spec.options import options_of
 from tracewheel.runtime.spec.shapes import WITH_INTERVALS, Stacks
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from tracewheel.runtime.spec.shapes import Option, Shape
 
@@ -30,7 +31,7 @@ _HABITS = {
 }
 
 
-class Positional(NamedTuple):
+class Positional(Record):
     """An argument without a flag, which may be left out."""
 
     dest: str

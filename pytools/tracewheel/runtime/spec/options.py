@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from tracewheel.runtime.host.errors import UsageError
 from tracewheel.runtime.spec.arguments import (
     parse_cgroup,
     parse_comm,
     parse_count,
-    parse_process,
+    parse_processes,
     parse_seconds,
     parse_target,
     parse_thread,
@@ -27,11 +26,16 @@ from tracewheel.runtime.spec.shapes import (
     Counts,
     Histogram,
     Option,
-    Shape,
     Stacks,
     Stream,
     Top,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tracewheel.runtime.spec.shapes import Shape
 
 TIME_COLUMNS = (
     Column("TIME(s)", "time", 14, kind="seconds", hidden=True),
@@ -104,15 +108,26 @@ def _parse_container(text: str) -> tuple[int, int]:
     return find_container(text)
 
 
+def _filter_processes(pids: tuple[int, ...]) -> dict[str, Any]:
+    # Of several, the map ``followed`` has the list.
+    return {"filter_pid": pids[0]} if len(pids) == 1 else {"filter_listed": True}
+
+
 def _filter_cgroup(value: tuple[int, int]) -> dict[str, int]:
     return {"filter_cgroup": value[0], "filter_cgroup_level": value[1]}
 
 
 WHO = (
-    Option(("-p", "--pid"), "trace only this process", parse_process, "PID", sets="filter_pid"),
+    Option(
+        ("-p", "--pid"),
+        "trace only this process, or several, such as 1234,1240; stop when the last has ended",
+        parse_processes,
+        "PID",
+        sets=_filter_processes,
+    ),
     Option(
         ("--follow",),
-        "with -p, trace the descendants of that process, too",
+        "with -p, trace the descendants of these processes, too",
         sets="filter_follow",
         enables=("follow",),
     ),

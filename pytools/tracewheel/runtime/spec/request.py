@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from tracewheel.runtime.host.errors import UsageError
 from tracewheel.runtime.host.processes import TaskId
@@ -24,12 +23,15 @@ from tracewheel.runtime.spec.shapes import (
     Column,
     Histogram,
     Option,
-    Shape,
     Stream,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from tracewheel.runtime.spec.glob import Glob
+    from tracewheel.runtime.spec.shapes import Shape
 
 _DATE_WIDTH = 23  # of a date and a time with milliseconds
 
@@ -46,7 +48,7 @@ class Request:
         self.values.update(every=None, count=None)
         self.values.update(values)
         self._apply_aliases()
-        if self.follow and not self.pid:
+        if self.follow and not self.pids:
             raise UsageError("--follow needs -p, or a command")
         if self.cgroup and self.container:
             raise UsageError("give a cgroup or a container, not both")
@@ -121,7 +123,7 @@ class Request:
         """Return the global variables of the BPF object that the options set."""
         own = TaskId(os.getpid())
         ret: dict[str, Any] = {}
-        if not self.include_self and self.pid != own:
+        if not self.include_self and own not in self.pids:
             ret["filter_self"] = own
         for option, value in self.given():
             if callable(option.sets):
@@ -145,6 +147,11 @@ class Request:
             program = "" if self.chosen_file else self.tool.uprobes.program
             ret["probed_program"] = os.fsencode(program).ljust(16, b"\0")
         return ret
+
+    @property
+    def pids(self) -> tuple[TaskId, ...]:
+        """The processes that -p names."""
+        return self.pid or ()
 
     @property
     def chosen_file(self) -> str | None:

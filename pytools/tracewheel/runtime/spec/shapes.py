@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from tracewheel.runtime.host.records import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, Union
 
 
 # The groups of options in the help, in its order.
@@ -19,7 +21,7 @@ DIAGNOSIS = "diagnosis"
 GROUPS = (TRACE, SHOW, STOP, PICTURES, LIMITS, DIAGNOSIS)
 
 
-class Option(NamedTuple):
+class Option(Record):
     """An option of a command, and what it changes.
 
     ``parse`` turns the argument's text into a value and raises BpfError; without it the option is
@@ -61,7 +63,7 @@ class Option(NamedTuple):
         return self.group or (SHOW if shows else TRACE)
 
 
-class Column(NamedTuple):
+class Column(Record):
     """A column of a table: header, member of the record, and how it is shown.
 
     ``kind`` overrides what the member's type says: a table of runtime.meaning or an enum shim_kind.
@@ -81,7 +83,7 @@ class Column(NamedTuple):
         return self.header.lower().split("(")[0].split("/")[0]
 
 
-class Uprobes(NamedTuple):
+class Uprobes(Record):
     """Functions of user space, probed wherever a process has them, in each file once.
 
     All programs of the sections uprobe and uretprobe are attached to each of the functions.
@@ -95,7 +97,7 @@ class Uprobes(NamedTuple):
     file_option: str = ""  # option whose argument is the only file to probe, for any program
 
 
-class Stream(NamedTuple):
+class Stream(Record):
     """A line for each record of a ring."""
 
     ring: str
@@ -113,7 +115,7 @@ class Stream(NamedTuple):
     rungs: Mapping[str, str] = {}  # ladder or ladder__rung: what accuracy it lacks, or why so few
 
 
-class Histogram(NamedTuple):
+class Histogram(Record):
     """Distributions: one of all events, or one for each key.
 
     An option ``shows`` the members of the key by which it tells histograms apart. A key of this
@@ -132,7 +134,7 @@ class Histogram(NamedTuple):
     rungs: Mapping[str, str] = {}
 
 
-class Counts(NamedTuple):
+class Counts(Record):
     """A row of sums for each interval, or for each container: a map of ROW in count.bpf.h.
 
     The first column is the time.
@@ -148,7 +150,7 @@ class Counts(NamedTuple):
     rungs: Mapping[str, str] = {}
 
 
-class Top(NamedTuple):
+class Top(Record):
     """A table for each interval: a row of sums for each key, the greatest first."""
 
     sums: str
@@ -165,7 +167,7 @@ class Top(NamedTuple):
     rungs: Mapping[str, str] = {}
 
 
-class Stacks(NamedTuple):
+class Stacks(Record):
     """Time, summed up by who spent it and by stack: the kernel's frames, the program's, or both.
 
     The maps are those of stacks.bpf.h. The key of a sum has the members pid, tid, comm,
@@ -184,6 +186,7 @@ class Stacks(NamedTuple):
     rungs: Mapping[str, str] = {}
 
 
-Shape = Union[Stream, Histogram, Counts, Top, Stacks]
+if TYPE_CHECKING:
+    Shape = Union[Stream, Histogram, Counts, Top, Stacks]
 WITH_COLUMNS = (Stream, Counts, Top)
 WITH_INTERVALS = (Histogram, Counts, Top)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
 
+from tracewheel.runtime.host.records import Record
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -15,7 +17,7 @@ ABSENT = 3  # EV_ABSENT of record.bpf.h
 _PART = struct.Struct("<IHH")  # struct ev_part
 
 
-class Layout(NamedTuple):
+class Layout(Record):
     """What a record consists of, and which of its members are shown to programs (--json)."""
 
     members: list[Member]

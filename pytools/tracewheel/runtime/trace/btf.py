@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import errno
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.errors import BpfError, NotSupported
 from tracewheel.runtime.host.privileges import explain_failure
+from tracewheel.runtime.host.records import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    pass
+    from typing import Any
 
 
-class Member(NamedTuple):
+class Member(Record):
     """A member of a struct, or a global variable, as BTF describes it."""
 
     name: str

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
 
 from tracewheel._shim import lib
 from tracewheel.runtime.host.errors import BpfError, UsageError
 from tracewheel.runtime.host.processes import TaskId, in_pid_namespace
 from tracewheel.runtime.trace.btf import tracepoint_args
-from tracewheel.runtime.trace.object import find_map
+from tracewheel.runtime.trace.object import delete_key, find_map, write_map
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from tracewheel.runtime.spec.request import Request
     from tracewheel.runtime.trace.object import BpfObject, Map
 
@@ -55,16 +58,31 @@ class Configuration:
                 raise BpfError(f"cannot size {m.name}")
 
     def mark_processes(self, bpf_object: BpfObject) -> None:
-        """With --follow, tell a loaded object which processes descend from the one chosen."""
+        """Tell a loaded object which processes are wanted, where one number cannot."""
+        pids = [self._host_ids.get(pid, pid) for pid in self._request.pids]
         if self._request.follow:
             from tracewheel.runtime.trace import tasks
 
-            tasks.follow(bpf_object.handle, self._values()["filter_pid"])
+            tasks.follow(bpf_object.handle, pids)
+        elif len(pids) > 1:
+            for pid in pids:
+                error = write_map(
+                    bpf_object.handle, "followed", pid.to_bytes(4, "little"), bytes(8)
+                )
+                if error:
+                    raise BpfError(f"cannot trace process {pid}: {os.strerror(-error)}")
+
+    def unmark_process(self, bpf_object: BpfObject, pid: int) -> None:
+        """Tell that a process has ended: another may get its number."""
+        if len(self._request.pids) > 1 and not self._request.follow:
+            key = self._host_ids.get(pid, pid).to_bytes(4, "little")
+            delete_key(bpf_object.handle, "followed", key)
 
     def _values(self) -> dict[str, Any]:
         """Return the values of the variables, ids of tasks as the programs see them."""
         values = self._request.variables()
         ids = [value for value in values.values() if isinstance(value, TaskId)]
+        ids += self._request.pids
         if not self._host_ids and in_pid_namespace():
             from tracewheel.runtime.trace import tasks
 
@@ -79,8 +97,9 @@ class Configuration:
         request = self._request
         entries: int | None
         if m.name == "followed":
-            entries = request.max_entries or _FOLLOWED_MOST
-            return entries if request.follow else None
+            if request.follow:
+                return request.max_entries or _FOLLOWED_MOST
+            return len(request.pids)
         if m.name == getattr(request.tool, "stacks", ""):
             entries = request.stack_storage_size
         elif m.type == RINGBUF:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from tracewheel._shim import lib
 from tracewheel.runtime.host.clocks import boot_time_ns
@@ -15,6 +14,7 @@ from tracewheel.runtime.host.privileges import explain_failure
 from tracewheel.runtime.trace.btf import kernel_btf, preempts_programs, take_log, type_named
 from tracewheel.runtime.trace.object import BpfObject, autoload
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tracewheel.runtime.spec.request import Request
     from tracewheel.runtime.trace.configuration import Configuration

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.errors import BpfError
 from tracewheel.runtime.host.privileges import explain_failure
+from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.trace.btf import (
     Member,
     describe_member,
@@ -21,14 +21,16 @@ from tracewheel.runtime.trace.btf import (
 )
 from tracewheel.runtime.trace.sampling import Clocks
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _OBJECTS = os.path.join(_PACKAGE, "bpf")
 
 
-class Map(NamedTuple):
+class Map(Record):
     """A map as its definition describes it. Sizes are in bytes."""
 
     name: str
@@ -41,7 +43,7 @@ class Map(NamedTuple):
     max_entries: int
 
 
-class Program(NamedTuple):
+class Program(Record):
     """A program, named LADDER__RUNG or LADDER__RUNG__PART."""
 
     name: str
@@ -268,6 +270,11 @@ def write_map(handle: Any, name: str, key: bytes, value: bytes) -> int:
     """Set an element of a map; return 0 or a negative errno."""
     fd = lib.bpf_map__fd(find_map(handle, name))
     return int(lib.bpf_map_update_elem(fd, key, value, lib.BPF_ANY))
+
+
+def delete_key(handle: Any, name: str, key: bytes) -> None:
+    """Delete an element of a map, if it is there."""
+    lib.bpf_map_delete_elem(lib.bpf_map__fd(find_map(handle, name)), key)
 
 
 def autoload(handle: Any, program: str, wanted: bool) -> None:

@@ -6,18 +6,19 @@ from __future__ import annotations
 import errno
 import math
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from tracewheel._shim import lib
 from tracewheel.runtime.host.cpus import read_idle_ns
+from tracewheel.runtime.host.records import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CHANCE = 3  # standard deviations
 
 
-class RunTime(NamedTuple):
+class RunTime(Record):
     """How long a clock has run, and how long of that its CPU was idle, in ns."""
 
     ran_ns: int

@@ -7,20 +7,21 @@ import collections
 import errno
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.cpus import online_cpus
 from tracewheel.runtime.host.errors import BpfError, say
-from tracewheel.runtime.host.processes import watch_process
 from tracewheel.runtime.trace.configuration import HASH, RINGBUF, Configuration
 from tracewheel.runtime.trace.ladders import Climber
 from tracewheel.runtime.trace.object import find_map, read_object
 from tracewheel.runtime.trace.ring import Ring
 from tracewheel.runtime.trace.sampling import count_unsampled
+from tracewheel.runtime.trace.targets import Targets
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
     from tracewheel.runtime.spec.request import Request
     from tracewheel.runtime.trace.btf import Member
@@ -38,9 +39,10 @@ class Session:
     def __init__(self, name: str, request: Request) -> None:
         self.name = name
         self.request = request
-        self.target = watch_process(request.pid)
+        self.targets = Targets(request.pids)
         data = read_object(name)
-        self._climber = Climber(name, data, request, Configuration(name, data, request))
+        self._configuration = Configuration(name, data, request)
+        self._climber = Climber(name, data, request, self._configuration)
         self.maps = {m.name: m for m in self.object.maps()}
         self.variables = {v.name: v for v in self.object.variables()}
         self.taken: dict[str, str] = {}  # the rung of each ladder
@@ -77,9 +79,7 @@ class Session:
         """Detach and unload everything; may be called again."""
         self.ring = None
         self._climber.close()
-        if self.target >= 0:
-            os.close(self.target)
-            self.target = -1
+        self.targets.close()
 
     @property
     def object(self) -> BpfObject:
@@ -125,6 +125,13 @@ class Session:
     def describe_missing(self, ladder: str) -> str:
         """Return which functions the rung taken does without; nothing where it has all."""
         return self._climber.describe_missing(ladder, self.taken[ladder])
+
+    def take_ended(self) -> list[int]:
+        """Return which of the processes that -p names have ended since the last call."""
+        ended = self.targets.take_ended()
+        for pid in ended:
+            self._configuration.unmark_process(self.object, pid)
+        return ended
 
     def tend(self, left: int) -> int:
         """Probe or sample what has turned up; return for how many of LEFT ms to wait (-1: all)."""

@@ -68,8 +68,8 @@ def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
     return {each: known[each] for each in ids}
 
 
-def follow(handle: Any, root: int) -> None:
-    """Mark a process of the host, and all that descend from it, as followed.
+def follow(handle: Any, roots: list[int]) -> None:
+    """Mark processes of the host, and all that descend from them, as followed.
 
     A process that has forked before it was marked has its children found in the next pass.
     """
@@ -78,7 +78,7 @@ def follow(handle: Any, root: int) -> None:
         children: dict[int, list[Task]] = {}
         found: list[Task] = []
         for task in tasks(handle):
-            if task.pid == root and task.tid == root:
+            if task.tid == task.pid and task.pid in roots:
                 found.append(task)
             elif task.tid == task.pid:
                 children.setdefault(task.ppid, []).append(task)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A command line is parsed as users of such commands write it, or told what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from tracewheel.runtime.host.errors import UsageError
+from tracewheel.runtime.spec.catalogue import load_tool
+from tracewheel.runtime.spec.commandline import parse_arguments
+
+PARSED: list[tuple[str, str, dict[str, Any]]] = [
+    ("opensnoop", "-xe", {"failed": True, "extended": True}),
+    ("opensnoop", "-n*.txt", {"name": "*.txt"}),
+    ("opensnoop", "--name=*.txt -x", {"name": "*.txt", "failed": True}),
+    ("opensnoop", "--name= -x", {"name": "", "failed": True}),
+    ("opensnoop", "-d", {"d": True}),
+    ("opensnoop", "-d 5", {"d": 5.0}),
+    ("opensnoop", "-d5 -x", {"d": 5.0, "failed": True}),
+    ("opensnoop", "-d -x", {"d": True, "failed": True}),
+    ("opensnoop", "-dx", {"d": True, "failed": True}),
+    ("opensnoop", "-f O_CREAT -fO_EXCL", {"flag": ("O_CREAT", "O_EXCL")}),
+    ("opensnoop", "--folded -", {"folded": "-"}),
+    ("opensnoop", "--self", {"include_self": True}),
+    ("opensnoop", "--duration 1 --duration 2", {"duration": 2.0}),
+    ("runqlat", "1 10", {"every": 1.0, "count": 10}),
+    ("runqlat", "1 -m 10", {"every": 1.0, "count": 10, "milliseconds": True}),
+    ("offcputime", "-df 5", {"d": True, "fold": True, "seconds": 5.0}),
+    ("tcpconnect", "-46L", {"ipv4": True, "ipv6": True, "ports": True}),
+    ("tcpconnect", "-p -t", {"p": True, "timestamps": True}),
+]
+REFUSED = [
+    ("opensnoop", "--duratoin 1", "no option --duratoin: did you mean --duration?"),
+    ("opensnoop", "--dur 1", "no option --dur"),
+    ("opensnoop", "-xZ", "no option -Z"),
+    ("opensnoop", "--failed=1", "--failed takes no argument"),
+    ("opensnoop", "--name", "--name needs an argument: --name GLOB"),
+    ("opensnoop", "-n -x", "-n needs an argument: -n GLOB"),
+    ("opensnoop", "-d5x", "-d: expected a number of seconds"),
+    ("opensnoop", "file", "unexpected argument 'file'"),
+    ("opensnoop", "-t 1234", "use --tid 1234 for one thread"),
+    ("opensnoop", "--cgroupmap x", "--cgroup PATH or --container NAME"),
+    ("offcputime", "--perf-max-stack-depth 64", "no option --perf-max-stack-depth: stacks are"),
+    ("runqlat", "1 2 3", "unexpected argument '3'"),
+]
+
+
+@pytest.mark.parametrize(("name", "line", "expected"), PARSED, ids=lambda each: str(each)[:40])
+def test_parsed(name: str, line: str, expected: dict[str, Any]) -> None:
+    """Values are those that the command line gives, by the names of the options."""
+    tool, _ = load_tool(name)
+
+    assert expected == parse_arguments(tool, line.split(" "))
+
+
+@pytest.mark.parametrize(("name", "line", "message"), REFUSED, ids=lambda each: str(each)[:40])
+def test_refused(name: str, line: str, message: str) -> None:
+    """What is wrong is told, with what was probably meant."""
+    tool, _ = load_tool(name)
+    with pytest.raises(UsageError) as error:
+        parse_arguments(tool, line.split(" "))
+
+    assert message in str(error.value)
+
+
+def test_several_processes(tool_name: str) -> None:
+    """-p takes a list in which a process counts once."""
+    tool, _ = load_tool(tool_name)
+    own, parent = os.getpid(), os.getppid()
+
+    assert {"pid": (own, parent)} == parse_arguments(tool, ["--pid", f"{own},{parent},{own}"])
