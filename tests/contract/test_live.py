@@ -156,6 +156,29 @@ def test_filter_that_matches_nothing(trace: Any, stir: Callable[[], None], tool_
     assert (0, 0) == tool.counted
 
 
+# What these take to import is more than a tool may take to start.
+SLOW_TO_IMPORT = {"argparse", "dataclasses", "inspect", "json", "re", "subprocess", "typing"}
+IMPORTED = """
+import sys
+before = set(sys.modules)
+sys.argv = sys.argv[1:]
+from tracewheel.runtime.cli import main
+code = main()
+print(*(set(sys.modules) - before))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("name", ["opensnoop", "execsnoop", "biosnoop"])
+def test_start_imports_little(name: str) -> None:
+    """A tool that shows rows imports nothing that takes long, from its start to its end."""
+    command = [sys.executable, "-c", IMPORTED, name, "--duration", "0.01", "-o", "/dev/null"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert 0 == done.returncode, done.stderr
+    assert set() == SLOW_TO_IMPORT & set(done.stdout.split())
+
+
 def test_each_rung_traces(trace: Any, tool_name: str) -> None:
     """Each rung that this kernel offers can be asked for, and the first of them is taken."""
     tool, _ = load_tool(tool_name)
