@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracewheel.runtime.host.errors import BpfError
 from tracewheel.runtime.host.files import replace_file
-from tracewheel.runtime.show import flame
+from tracewheel.runtime.show import flame, unnamed
 from tracewheel.runtime.spec.arguments import parse_target
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = ["a;b", "x 1", "]]>", "<script>", "\x1b[2J", "a\nb 7", "\\", "\\x3b", "&amp;", "\udcff",
            "\u202e", "\ufffe", '"', "", "grün"]  # fmt: skip
+UNNAMED = ["[unknown]", "[unknown+0x0]", "[unknown+0x7f5c01]", "[anon]", "[anon+0x84b]"]
+NAMED = ["[lost stack]", "[libc.so.6+0x12]", "[unknown+0x12", "[unknown+boo]", "f"]
 names = st.sampled_from(HOSTILE) | st.binary(max_size=8).map(os.fsdecode)
 stacks_of_any_names = st.dictionaries(
     st.lists(names, min_size=1, max_size=6).map(tuple), st.integers(1, 2**40), max_size=12
@@ -107,6 +109,54 @@ def test_svg_of_the_deepest_stacks() -> None:
     found = boxes(flame.svg({tuple(names): 7}, "", "x"))
 
     assert [("all", 0, 0, 7), *((name, n + 1, 0, 7) for n, name in enumerate(names))] == found
+
+
+def test_unnamed_frames_are_one_box() -> None:
+    """Unnamed frames that follow each other are one box, which tells how many they are."""
+    stacks = {
+        ("sh", "main", *(f"[unknown+{number:#x}]" for number in range(37)), "read"): 7,
+        ("sh", "main", *["[unknown]"] * 5, "read"): 11,
+        ("sh", "main", "[unknown+0x5]", "[anon+0x1]", "[anon+0x2]", "write"): 13,
+        ("sh", "[unknown]", "read"): 17,
+        ("sh", "[lost stack]"): 19,
+    }
+    expected = [
+        ("all", 0, 0, 67),
+        ("sh", 1, 0, 67),
+        ("[lost stack]", 2, 0, 19),
+        ("[unknown]", 2, 19, 17),
+        ("read", 3, 19, 17),
+        ("main", 2, 36, 31),
+        ("[unknown] (1 to 37 frames)", 3, 36, 31),
+        ("[anon] (2 frames)", 4, 36, 13),
+        ("write", 5, 36, 13),
+        ("read", 4, 49, 18),
+    ]
+
+    assert expected == boxes(flame.svg(stacks, "", "x"))
+    assert "67 x in 5 stacks" in flame.svg(stacks, "", "x")
+
+
+def test_unnamed_frames_stay_in_the_other_forms() -> None:
+    """Only the picture joins frames: each one stands in folded lines and speedscope profiles."""
+    stack = ("sh", *(f"[unknown+{number:#x}]" for number in range(37)))
+    samples = json.loads(flame.speedscope({stack: 7}, "", "x"))["profiles"][0]["samples"]
+
+    assert ";".join(stack) + " 7\n" == flame.folded({stack: 7})
+    assert [list(range(38))] == samples
+
+
+@given(st.lists(st.sampled_from(UNNAMED + NAMED), max_size=12).map(tuple))
+def test_joined_frames_stand_for_all(stack: tuple[str, ...]) -> None:
+    """No frame is lost, no frame with a name is joined, and no run is left in two."""
+    joined = unnamed.join(stack)
+    kinds = [re.sub(r"^(\[unknown|\[anon)(\+0x[0-9a-f]+)?\]$", r"\1]", name) for name in stack]
+
+    assert kinds == [name for name, length in joined for _ in range(length)]
+    for name, length in joined:
+        assert 1 == length or name in ("[unknown]", "[anon]")
+    for (name, _), (following, _) in zip(joined, joined[1:]):
+        assert name != following or name not in ("[unknown]", "[anon]")
 
 
 def test_svg_asks_for_nothing() -> None:

@@ -30,10 +30,13 @@ _CONTROLS = """<foreignObject id="controls" x="40%" y="8" width="59%" height="32
 
 
 class _Box(NamedTuple):
-    name: str
-    depth: int
+    frames: tuple[str, ...]  # its own is the last; the lowest box has none
     begin: int
     weight: int
+
+    @property
+    def depth(self) -> int:
+        return len(self.frames)
 
 
 @functools.lru_cache(1 << 16)
@@ -54,21 +57,20 @@ def folded(stacks: Folded) -> str:
 
 
 def _boxes(
-    stacks: list[tuple[tuple[str, ...], int]], least: float,
-    name: str = "all", depth: int = 0, begin: int = 0,
-) -> Iterator[_Box]:  # fmt: skip
+    stacks: list[tuple[tuple[str, ...], int]], least: float, depth: int = 0, begin: int = 0
+) -> Iterator[_Box]:
     """Yield the box below sorted stacks that begin alike, then those on it.
 
     On a box that is lighter than the least there are none.
     """
     weight = sum(weight for _, weight in stacks)
-    yield _Box(name, depth, begin, weight)
+    yield _Box(stacks[0][0][:depth], begin, weight)
     if weight < least:
         return
     for frame, group in itertools.groupby(stacks, lambda each: each[0][depth : depth + 1]):
         above = list(group)
         if frame:  # else they end here
-            yield from _boxes(above, least, frame[0], depth + 1, begin)
+            yield from _boxes(above, least, depth + 1, begin)
         begin += sum(weight for _, weight in above)
 
 
@@ -78,31 +80,35 @@ def _color(box: _Box) -> str:
 
     if box.depth <= 1:
         return "#b9cbdc"
-    if box.name.startswith(("[", "0x")):
+    name = box.frames[-1]
+    if name.startswith(("[", "0x")):
         return "#d5d2cc"
-    mix = zlib.crc32(os.fsencode(box.name))
+    mix = zlib.crc32(os.fsencode(name))
     return f"rgb({225 + mix % 30},{110 + (mix >> 8) % 110},{70 + (mix >> 16) % 50})"
 
 
 def svg(stacks: Folded, title: str, unit: str) -> str:
     """Return a flame graph, in which one can zoom and search; it is whole without script too.
 
+    Unnamed frames that follow each other are one box, lest they be most of the picture.
     A frame is an image in the image, which the browser lays out, and cuts its text off.
     """
     from html import escape as xml
 
     from tracewheel.runtime.show.figure import HEAD, figure
+    from tracewheel.runtime.show.unnamed import JoinedStacks
 
     stacks = {stack: weight for stack, weight in stacks.items() if weight > 0}
     total = sum(stacks.values())
     least = total / _NARROWEST
-    boxes = list(_boxes(sorted(stacks.items()), least)) if total else []
+    joined = JoinedStacks(stacks)
+    boxes = list(_boxes(sorted(joined.weights.items()), least)) if total else []
     shown = [box for box in boxes if box.weight >= least]
     height = _ROW * (1 + max((box.depth for box in shown), default=0))
     body = []
     for box in shown:
         begin, part = 100 * box.begin / total, 100 * box.weight / total
-        name = xml(_shown(box.name))
+        name = xml(_shown(joined.describe(box.frames) if box.frames else "all"))
         body.append(
             f'<svg data-b="{box.begin}" data-w="{box.weight}" data-d="{box.depth}" '
             f'x="{begin:.6g}%" width="{part:.6g}%" y="{height - _ROW * (box.depth + 1)}" '
