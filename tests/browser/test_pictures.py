@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,19 +204,140 @@ def test_empty_graph(show: Callable[..., Page]) -> None:
     )
 
 
-def test_heatmap(show: Callable[..., Page]) -> None:
-    """A cell tells time, latency and count; more events are darker; the legend has each colour."""
-    heatmap = Heatmap("runqlat: waits <b>", "usecs")
-    for _ in range(3):
-        heatmap.add([Histogram({"comm": HOSTILE[0]}, "usecs", {88: 1, 96: 500})])
-    page = show(heatmap.svg())
-    cells = page.locator("#shapes > rect")
-    assert 6 == cells.count()
-    light, dark = (cells.nth(n).evaluate("e => e.getAttribute('fill')") for n in (0, 1))
-    assert sum(bytes.fromhex(light[1:])) > sum(bytes.fromhex(dark[1:]))
-    assert {light, dark} < set(
-        page.locator("rect[width='16']").evaluate_all("all => all.map(e => e.getAttribute('fill'))")
-    )
-    cells.nth(1).hover()
+def colors(shapes: Any, what: str = "fill") -> list[tuple[float, ...]]:
+    """Return the colours of shapes as they are painted: red, green, blue and opacity."""
+    painted = shapes.evaluate_all(f"all => all.map(e => getComputedStyle(e)['{what}'])")
+    found = []
+    for color in painted:
+        numbers = tuple(float(number) for number in re.findall(r"[\d.]+", color))
+        found.append(numbers if len(numbers) == 4 else (*numbers, 1.0))
+    return found
+
+
+def luminance(color: tuple[float, ...]) -> float:
+    """Return how bright a colour is, from 0 to 1, as the rules for accessible pages say."""
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in (each / 255 for each in color[:3])
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Return the contrast of two colours, from 1 to 21."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def mix(above: tuple[float, ...], opacity: float, below: tuple[float, ...]) -> tuple[float, ...]:
+    """Return what is seen of a colour through another."""
+    return tuple(opacity * a + (1 - opacity) * b for a, b in zip(above[:3], below[:3]))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_graph_is_readable(show: Callable[..., Page], scheme: str) -> None:
+    """The page is as light or dark as the reader likes, and names stand out from their boxes."""
+    names: flame.Folded = {("sh", f"function_{number}", "[unknown]"): 1 for number in range(199)}
+    page = show(flame.svg(names, "test", "opens"), color_scheme=scheme)
+    page.fill("#search", "function_1.")
+    ((*ground, _),) = colors(page.locator(":root"), "background-color")
+    boxes, text = page.locator("#shapes > svg > rect"), page.locator("#shapes > svg > text")
+    opacities = boxes.evaluate_all("all => all.map(e => +getComputedStyle(e).fillOpacity)")
+
+    assert (luminance(tuple(ground)) > 0.5) == (scheme == "light")
+    for letters, box, opacity in zip(colors(text), colors(boxes), opacities):
+        assert contrast(letters, mix(box, opacity, tuple(ground))) >= 4.5
+    for letters in colors(page.locator("#head text")):
+        assert contrast(letters, tuple(ground)) >= 4.5
+
+
+def heatmap(keys: int = 1, name: str = "x") -> str:
+    """Return a heat map of three intervals, one of them without events."""
+    heatmap = Heatmap("runqlat: waits <b>", "usecs", 1)
+    for slots in ({88: 1, 96: 500}, {88: 1, 96: 500}, {}):
+        described = ({"comm": name, "cpu": cpu} for cpu in range(keys))
+        heatmap.add([Histogram(key, "usecs", slots) for key in described if slots])
+    return heatmap.svg()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_heatmap(show: Callable[..., Page], scheme: str) -> None:
+    """More events stand out more from the page; the legend has each colour."""
+    page = show(heatmap(name=HOSTILE[0]), color_scheme=scheme)
+    (ground,) = colors(page.locator(":root"), "background-color")
+    (few, many, *_) = colors(page.locator(".cells > [class^=c]"))
+    legend = colors(page.locator("#legend rect"))
+    steps = [contrast(color, ground) for color in legend[:-1]]
+
+    assert (luminance(ground) > 0.5) == (scheme == "light")
+    assert 4 == page.locator(".cells > [class^=c]").count()
+    assert (few, many) == (legend[0], legend[-2])
+    assert steps == sorted(steps)
+    assert len(legend) == len(set(legend))
+    for letters in colors(page.locator("text")):
+        assert contrast(letters, ground) >= 4.5
+
+
+def test_heatmap_tells_what_the_pointer_is_over(show: Callable[..., Page]) -> None:
+    """The pointer over a cell or an idle column shows what it is; away from it, the summary."""
+    page = show(heatmap())
+    details = page.locator("#details")
+    summary = details.text_content() or ""
+    assert summary.startswith("1,002 events in 3 intervals of 1 s, ")
+    page.locator(".cells > [class^=c]").nth(1).hover()
+    expect(details).to_have_text(re.compile("^[0-9:]+ to [0-9:]+ — 16 to 20 usecs — 500 events$"))
+    page.locator(".cells > .idle").hover()
+    expect(details).to_have_text(re.compile("^[0-9:]+ to [0-9:]+ — no events$"))
+    page.mouse.move(2, 40)
+    expect(details).to_have_text(summary)
+
+
+@pytest.mark.parametrize("keys", [1, 2, 7])
+def test_heatmap_fills_the_window(show: Callable[..., Page], keys: int) -> None:
+    """Panels use the width and height of the window, and are never too low to be read."""
+    page = show(heatmap(keys))
+    plots = page.locator(".cells")
+    assert keys == plots.count()
+    for width, height in ((1000, 700), (1800, 1100)):
+        page.set_viewport_size({"width": width, "height": height})
+        # The script answers to the new size, and leaves room for a scroll bar if there is one.
+        expect(page.locator(":root")).to_have_attribute(
+            "width", re.compile(f"^({width}|{width - 16})$")
+        )
+        boxes = [plots.nth(number).bounding_box() for number in range(keys)]
+        for box in boxes:
+            assert box
+            assert 0.86 * width < box["width"] < width - box["x"]
+            assert box["height"] >= 150
+        last = boxes[-1]
+        assert last
+        bottom = page.evaluate("document.documentElement.scrollHeight")
+        assert bottom == height if keys < 3 else bottom >= height
+        assert bottom - 70 < last["y"] + last["height"] < bottom - 40
+        across = page.evaluate("document.documentElement.scrollWidth")
+        assert across <= width
+
+
+def test_heatmap_without_script(show: Callable[..., Page]) -> None:
+    """Without script the picture is whole, and each cell tells what it is."""
+    page = show(heatmap(2), java_script_enabled=False, viewport={"width": 1200, "height": 900})
+    for text in ("latency (usecs)", "cpu = 1", "no events"):
+        expect(page.locator(f"text:has-text('{text}')").first).to_be_visible()
+    cell = page.locator(".cells > [class^=c]").nth(1)
+    cell.hover()
     told = page.locator("rect:hover > title").text_content() or ""  # which the browser shows
+
     assert told.endswith("\n16 to 20 usecs\n500 events")
+
+
+def test_heatmap_of_nothing(show: Callable[..., Page]) -> None:
+    """Where nothing happened, the picture has its axes and says so."""
+    empty = Heatmap("none", "usecs", 1)
+    for _ in range(3):
+        empty.add([])
+    page = show(empty.svg())
+
+    expect(page.locator("#details")).to_have_text(re.compile("^0 events in 3 intervals"))
+    page.locator(".cells > .idle").hover()
+    expect(page.locator("#details")).to_have_text(re.compile("no events$"))
+    show(Heatmap("none", "usecs", 1).svg())

@@ -164,7 +164,8 @@ def test_heatmap_holds_all_events(
     stir()
     tool.end()
     titles = [title.text or "" for title in ET.parse(path).iter(f"{SVG}title")]
-    cells = [int(re.sub(r"\D", "", text.split("\n")[2])) for text in titles if "\n" in text]
+    told = [text.split("\n") for text in titles]  # of cells: time, values, events
+    cells = [int(re.sub(r"\D", "", lines[2])) for lines in told if len(lines) == 3]
 
     assert tool.summary["events"] == sum(cells) == sum(each["count"] for each in tool.json)
     assert ["heat.svg"] == [each.name for each in tmp_path.glob("*.svg")]

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Histograms are compared with others and with limits, and drawn over time."""
+"""Histograms are compared with others and with limits."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracewheel.runtime.host.errors import UsageError
 from tracewheel.runtime.shapes import compare
-from tracewheel.runtime.show.heatmap import Heatmap
 from tracewheel.runtime.spec.alerts import parse_baseline, parse_condition
 from tracewheel.runtime.spec.catalogue import load_tool
 from tracewheel.runtime.spec.distribution import Histogram
 from tracewheel.runtime.spec.request import Request
 
-SVG = "{http://www.w3.org/2000/svg}"
 # 96 values from 8 to 9 us, 3 from 64 to 72, 1 from 1024 to 1152.
 SLOTS = {16 + 8 * 9: 96, 16 + 8 * 12: 3, 16 + 8 * 16: 1}
 USUAL = Histogram({}, "usecs", SLOTS)
@@ -200,49 +196,3 @@ def test_baseline_of_a_container() -> None:
 
     assert "change  p50 +0 %" in compare.text(baseline, web)
     assert "no baseline\n" == compare.text(baseline, other)
-
-
-def cells(document: str) -> list[tuple[str, str, int]]:
-    """Return time, latency and count of each cell of a heat map."""
-    titles = [
-        str(title.text).split("\n")
-        for rect in ET.fromstring(document).iter(f"{SVG}rect")
-        for title in rect
-    ]
-    return [(when, what, int(re.sub(r"\D", "", count))) for when, what, count in titles]
-
-
-@given(st.lists(slots, max_size=5))
-def test_heatmap_counts_all(reports: list[dict[int, int]]) -> None:
-    """The cells of a picture hold every event once."""
-    heatmap = Heatmap("<&", "usecs")
-    for counts in reports:
-        heatmap.add([Histogram({"comm": "<\udcff>"}, "usecs", counts)])
-
-    found = cells(heatmap.svg())
-    assert sum(sum(counts.values()) for counts in reports) == sum(count for *_, count in found)
-
-
-def test_heatmap_of_a_long_time() -> None:
-    """However many intervals there are, the columns have a bound and nothing is left out."""
-    heatmap = Heatmap("", "usecs")
-    for _ in range(10_007):
-        heatmap.add([USUAL])
-    found = cells(heatmap.svg())
-    lefts = set(
-        re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="[\d.]+" height="6"', heatmap.svg())
-    )
-
-    assert 10_007 * USUAL.total == sum(count for *_, count in found)
-    assert 300 <= len(lefts) <= 600
-    assert {"8 to 10 usecs", "64 to 80 usecs", "1024 to 1280 usecs"} == {
-        what for _, what, _ in found
-    }
-
-
-def test_heatmap_needs_an_interval(tmp_path: Path) -> None:
-    """Without an interval there is nothing to draw over time."""
-    with pytest.raises(UsageError, match="interval"):
-        request(heatmap=str(tmp_path / "x"))
-    with pytest.raises(UsageError, match="takes a file"):
-        request(heatmap="-", interval=1.0)

@@ -91,7 +91,7 @@ def run(session: Session, tool: Shape, output: Output, stop: Stop) -> dict[str, 
     if request.heatmap:
         from tracewheel.runtime.show.heatmap import Heatmap
 
-        heatmap = Heatmap(f"{session.name}: {tool.title}", request.unit)
+        heatmap = Heatmap(f"{session.name}: {tool.title}", request.unit, request.interval)
     try:
         for _ in reports(session, output, stop):
             found = distributions.read(since_last=True)

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Details, zoom and search. No name of a frame is ever taken for anything but text.
-const byId = (id) => document.getElementById(id);
-const figure = document.documentElement, details = byId("details"), summary = details.textContent;
+// Zoom and search in a flame graph.
 const frames = [...byId("shapes").children].map((shape) => {
 	const begin = +shape.dataset.b, weight = +shape.dataset.w, depth = +shape.dataset.d;
-	const told = shape.querySelector("title").textContent.split("\n");
-	return { shape, begin, weight, end: begin + weight, depth, name: told[0], told: told.join(" — ") };
+	const name = shape.querySelector("title").textContent.split("\n")[0];
+	return { shape, begin, weight, end: begin + weight, depth, name };
 });
 const all = frames[0];
 
@@ -41,11 +39,8 @@ if (all) {
 	figure.removeAttribute("viewBox");
 	figure.setAttribute("width", "100%");
 	byId("controls").style.display = "inline";
-	for (const frame of frames) {
+	for (const frame of frames)
 		frame.shape.onclick = () => zoom(frame);
-		frame.shape.onmouseenter = () => { details.textContent = frame.told; };
-		frame.shape.onmouseleave = () => { details.textContent = summary; };
-	}
 	byId("reset").onclick = () => zoom(all);
 	byId("search").oninput = search;
 	onkeydown = (event) => {
@@ -55,6 +50,5 @@ if (all) {
 			zoom(all);
 		}
 	};
-	onscroll = () => byId("head").setAttribute("transform", `translate(0 ${scrollY})`);
 	scrollTo(0, figure.getBoundingClientRect().height); // to the root
 }

@@ -119,8 +119,11 @@ def svg(stacks: Folded, title: str, unit: str) -> str:
     summary = f"{total:,} {unit} in {len(stacks):,} stacks"
     if len(shown) < len(boxes):
         summary += f"; {len(boxes) - len(shown):,} branches below {100 / _NARROWEST} % are left out"
-    shapes = f'<svg id="shapes" x="1%" y="{HEAD}" width="98%" height="{height}">\n{"".join(body)}'
-    return figure(title, summary, height + 10, f"{shapes}</svg>", _CONTROLS, "flame.js")
+    shapes = (
+        f'<svg id="shapes" class="flame" x="1%" y="{HEAD}" width="98%" height="{height}">\n'
+        f"{''.join(body)}</svg>"
+    )
+    return figure(title, summary, height + 10, shapes, _CONTROLS, "flame.js")
 
 
 def speedscope(stacks: Folded, title: str, unit: str) -> str:
