@@ -209,7 +209,22 @@ def test_cpp(stacks: Any, compiled: Callable[..., Path]) -> None:
         assert ["house::Door<int>::open(char const*, int)", "outer()", "main"] == stack[:3]
 
 
-def test_rust(stacks: Any, tmp_path: Path) -> None:
+RUST = """
+FUNCTION long inner_most(const char *) __asm__("_RNvMNtC7program5houseNtB2_4Door4open");
+FUNCTION long outer(void) __asm__("_RNvCs6xxl1lAjzDf_7program5outer.llvm.17");
+long inner_most(const char *path) { long ret = OPEN(path); return ret; }
+long outer(void) { long ret = inner_most(WATCHED); return ret + 1; }
+"""
+
+
+def test_rust_in_stacks(stacks: Any, compiled: Callable[..., Path]) -> None:
+    """The frames of a program that has the symbols of one in Rust are as in its source."""
+    for stack in stacks(compiled(RUST + MAIN)):
+        assert ["<program::house::Door>::open", "program::outer", "main"] == stack[:3]
+
+
+@pytest.mark.parametrize("mangling", ["legacy", "v0"])
+def test_rust(stacks: Any, tmp_path: Path, mangling: str) -> None:
     """Rust names are as in the source, without the hash."""
     if not shutil.which("rustc"):
         pytest.skip("needs rustc")
@@ -224,10 +239,9 @@ def test_rust(stacks: Any, tmp_path: Path) -> None:
     }
     """)
     path = tmp_path / "program"
-    subprocess.run(
-        ["rustc", "-Zunstable-options", "-Csymbol-mangling-version=legacy", "-o", path, source],
-        env={**os.environ, "RUSTC_BOOTSTRAP": "1"}, check=True,
-    )  # fmt: skip
+    options = ["-Zunstable-options", f"-Csymbol-mangling-version={mangling}"]
+    settings = {**os.environ, "RUSTC_BOOTSTRAP": "1"}  # for options that are not stable
+    subprocess.run(["rustc", *options, "-o", path, source], env=settings, check=True)
     with Program(path) as program:
         names = names_in(program.pid, path.name)
 

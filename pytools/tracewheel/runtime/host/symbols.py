@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.processes import status_of
+from tracewheel.runtime.host.rust_names import demangle
 
 if TYPE_CHECKING:
     import io
@@ -388,6 +389,7 @@ def _readable(name: bytes) -> str:
             name = os.fsencode(_rust(os.fsdecode(path)))
     else:
         name = name.partition(b"@")[0] or name  # of a version
+        name = os.fsencode(demangle(os.fsdecode(name)) or name)
     cut = "..." if len(name) >= _NAME_MOST - 1 else ""
     return os.fsdecode(name[: _NAME_MOST - 1]) + cut
 
