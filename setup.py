@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -55,6 +57,19 @@ class BuildWheel(build_py):
         install_objects(package / "bpf")
         pages = write_manuals(Path(self.build_lib), ROOT / "build/man", version)
         self.distribution.data_files = [("share/man/man1", pages)]
+
+
+class BuildShim(build_ext):
+    """Compile the shim; then, with its help, write the types of the events."""
+
+    def run(self) -> None:
+        """Build, and look into the BPF objects."""
+        super().run()
+        sys.path.append(str(ROOT))
+        importlib.invalidate_caches()  # the shim was not there when its folder was looked at
+        from stubs import write_types
+
+        write_types(Path(self.build_lib, "tracewheel"))
 
 
 def install_objects(folder: Path) -> None:
@@ -126,7 +141,7 @@ def write_scripts(folder: Path) -> list[str]:
 (ROOT / "build").mkdir(exist_ok=True)
 setup(
     cffi_modules=[f"{SHIM}:ffibuilder"],
-    cmdclass={"build_py": BuildWheel},
+    cmdclass={"build_py": BuildWheel, "build_ext": BuildShim},
     scripts=write_scripts(ROOT / "build/scripts"),
     options={
         "bdist_wheel": {"py_limited_api": "cp39"},

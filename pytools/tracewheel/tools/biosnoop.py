@@ -7,8 +7,8 @@ from tracewheel.runtime.spec.arguments import parse_disk, parse_processes, parse
 from tracewheel.runtime.spec.shapes import Column, Option, Stream
 
 
-def _milliseconds(text: str) -> int:
-    return int(parse_seconds(text) * 1_000_000)
+def _milliseconds(text: str) -> float:
+    return parse_seconds(text) * 1_000_000
 
 
 tool = Stream(

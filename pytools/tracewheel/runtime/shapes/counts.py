@@ -40,12 +40,14 @@ class Reader:
         self._map = session.maps[tool.sums]
         self._growing = self._map.name
         self._sums = session.object.members(self._map.value)
+        self._struct = self._map.value  # what a row is called after
         key: list[Member] = []
         self._index: Member | None = None
         self._key_size = 0
         if isinstance(tool, Top):
             struct, self._report = session.object.members(self._map.key)
-            key = session.object.members(struct.meaning)
+            self._struct = struct.meaning
+            key = session.object.members(self._struct)
             self._key_size = struct.size
             self._container_key = session.key_by_container(key)
             if tool.indexed:
@@ -69,8 +71,9 @@ class Reader:
         self._since = session.started
 
     def read(self, since_last: bool = True) -> list[Any]:
-        """Return the rows as named tuples of Python values: always those since the last reading."""
-        objects = Objects("Row", self.layout, self.session.request, self.session.started)
+        """Return the rows as objects: always those since the last reading."""
+        style = style_of(self.session.request, self.session.started, ascii_only=False)
+        objects = Objects(self.session.name, self._struct, self.layout, style)
         batch = framed(self.rows())
         return list(objects.of(ffi.from_buffer(batch), len(batch)))
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def iterate(session: Session, tool: Stream) -> Iterator[Any]:
-    """Yield records, as named tuples of the record's name, until the duration is over."""
+    """Yield records, as objects of a class of tracewheel.events, until the duration is over."""
     reader = Reader(session, tool)
-    name = session.maps[tool.ring].record
-    objects = Objects(name, reader.layout, session.request, session.started)
+    style = style_of(session.request, session.started, ascii_only=False)
+    objects = Objects(session.name, session.maps[tool.ring].record, reader.layout, style)
     for used in batches(reader, None, Stop()):
         yield from objects.of(reader.buffer, used)
 

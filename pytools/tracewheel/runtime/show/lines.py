@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import collections
 import errno
 import os
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.batch import Layout
 
 TEXT_MOST = 1 << 19  # bytes that are rendered at a time
+
+# Kinds of meaning.py whose texts may be cut: NAME_truncated is then true.
+CAN_BE_CUT = ("text", "path", "args")
 
 new_buffer = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -44,7 +46,6 @@ class Lines:
         self, layout: Layout, columns: tuple[Column, ...], style: Style, output: Output | Objects
     ) -> None:
         self._plan = Plan(layout, columns, style)
-        self.names = self._plan.names
         self._output = output
         self._text = new_buffer("char[]", TEXT_MOST)
         self._done = ffi.new("struct shim_rendered *")
@@ -72,12 +73,19 @@ class Lines:
                 self._plan.find_name(done.table, done.key, batch + at)
 
 
-class Objects:
-    """Turn batches into named tuples of Python values: those that --json prints."""
+def class_name(tool: str, struct: str) -> str:
+    """Return the name of the class in tracewheel.events for a struct of a tool."""
+    return "".join(word.capitalize() for word in (tool, *struct.split("_")))
 
-    def __init__(self, name: str, layout: Layout, request: Request, started: int) -> None:
-        self._lines = Lines(layout, (), style_of(request, started, ascii_only=False), self)
-        self._type = collections.namedtuple(name, self._lines.names)  # type: ignore[misc]
+
+class Objects:
+    """Turn batches into objects: named tuples of the values that --json prints."""
+
+    def __init__(self, tool: str, struct: str, layout: Layout, style: Style) -> None:
+        from tracewheel import events
+
+        self._lines = Lines(layout, (), style, self)
+        self._class = getattr(events, class_name(tool, struct))
         self._text: list[bytes] = []
 
     def write(self, text: Any) -> int:
@@ -93,7 +101,7 @@ class Objects:
         import json  # brings re: later than at the start of each command
 
         for line in text.split(b"\n")[:-1]:
-            yield self._type(**_whole(json.loads(line)))
+            yield self._class(**_whole(json.loads(line)))
 
 
 def _whole(values: dict[str, Any]) -> dict[str, Any]:

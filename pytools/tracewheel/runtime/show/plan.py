@@ -74,7 +74,6 @@ class Plan:
         self._frames = style.frames
         named = [(m, meaning_of(m).json, m.name) for m in layout.shown]
         named += [(m, "container", "container") for m in layout.shown if m.meaning == "ev_cgroup"]
-        self.names = [name for _, _, name in named]  # of the members of a JSON object
         if style.as_json:
             shown = [self._column(member, kind, name) for member, kind, name in named]
         else:
