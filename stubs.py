@@ -101,6 +101,8 @@ class Field(NamedTuple):
         """The line that declares it."""
         default = f" = {self.default}" if self.default else ""
         comment = f"  # {self.comment}" if self.comment else ""
+        if hasattr(tuple, self.name):
+            comment = f"  # type: ignore  # a tuple has a method of that name{comment}"
         return f"    {self.name}: {self.type}{default}{comment}\n"
 
 

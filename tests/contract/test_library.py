@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import collections
+import ctypes
+import errno
 import os
+import pickle
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -47,7 +52,7 @@ def opening(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_records(tmp_path: Path) -> None:
-    """Texts come back as the bytes they were, results and times as numbers."""
+    """Texts come back as the bytes they were, results and times as numbers; and by pickle, too."""
     paths = [os.fsencode(tmp_path) + b"/" + name for name in NAMES]
     before = time.time_ns()
     found = []
@@ -64,6 +69,55 @@ def test_records(tmp_path: Path) -> None:
     assert {os.getpid()} == {event.pid for event in found}
     assert all(event.ret >= 0 for event in found)
     assert all(before <= event.time <= time.time_ns() for event in found)
+    assert {"OpensnoopOpen"} == {type(event).__name__ for event in found}
+    assert found == pickle.loads(pickle.dumps(found))
+
+
+def test_texts_that_are_cut_or_unreadable() -> None:
+    """An event tells that its text is only the beginning, or None where it could not be read."""
+    path = b"/" + b"long/" * 2000
+    libc = ctypes.CDLL(None, use_errno=True)
+    with tracewheel.opensnoop.trace(pid=os.getpid(), failed=True, duration=0.1) as events:
+        for pointer, error in ((path, errno.ENAMETOOLONG), (ctypes.c_void_p(1), errno.EFAULT)):
+            assert -1 == libc.open(pointer, os.O_RDONLY)
+            assert error == ctypes.get_errno()
+        found = {event.ret: event for event in events}
+    cut, unreadable = found[-errno.ENAMETOOLONG], found[-errno.EFAULT]
+
+    assert cut.path_truncated
+    assert path.startswith(os.fsencode(cut.path))
+    assert (None, False) == (unreadable.path, unreadable.path_truncated)
+
+
+def test_include_self(tmp_path: Path) -> None:
+    """The events of the tracing process itself are seen only with include_self=True."""
+    path = tmp_path / "opened"
+    path.touch()
+    seen = []
+    for options in ({}, {"include_self": True}):
+        with tracewheel.opensnoop.trace(path=str(path), duration=0.1, **options) as events:
+            opens_of(os.fsencode(path), 7)
+            subprocess.run(["/bin/cat", str(path)], check=True)
+            seen.append(collections.Counter(event.pid == os.getpid() for event in events))
+
+    assert [{False: 1}, {False: 1, True: 7}] == seen
+
+
+def test_names_of_the_package() -> None:
+    """The package lists each tool that has a BPF object, and says plainly what it does not have."""
+    objects = (Path(tracewheel.__file__).parent / "bpf").glob("*.bpf.o")
+
+    assert sorted(path.name.partition(".")[0] for path in objects) == dir(tracewheel)
+    assert all(callable(getattr(tracewheel, name).trace) for name in dir(tracewheel))
+    with pytest.raises(ImportError, match="cannot import name 'nosuch' from 'tracewheel'"):
+        exec("from tracewheel import nosuch")
+
+
+@pytest.mark.parametrize("name", ["json", "columns", "output", "flame"])
+def test_options_for_printing(name: str) -> None:
+    """What only changes the output of the command is refused, and not silently ignored."""
+    with pytest.raises(UsageError, match="only changes what opensnoop prints"):
+        tracewheel.opensnoop.trace(**{name: "-"})
 
 
 def test_duration_ends_a_flood(opening: Path) -> None:

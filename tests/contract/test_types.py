@@ -123,6 +123,19 @@ def test_checkers(tmp_path: Path, lines_by: Callable[[Path], set[int]]) -> None:
     assert wrong == lines_by(program)
 
 
+def test_stubs_are_sound(tmp_path: Path) -> None:
+    """The stub and the classes of events have no errors of their own."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=/dev/null"]
+    done = subprocess.run(
+        [*command, "-m", "tracewheel", "-m", "tracewheel.events"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr), done.stdout
+
+
 class Field(NamedTuple):
     """A field as tracewheel/events.py declares it."""
 
@@ -226,7 +239,8 @@ def trace(
     is_report = variant.yields.startswith("list[")
     if not is_report:
         options = {**options, "duration": 0.1}
-    with getattr(tracewheel, name).trace(**options) as tracing:
+    # The connections are those of this process.
+    with getattr(tracewheel, name).trace(include_self=True, **options) as tracing:
         stir()
         return list(tracing.read() if is_report else tracing)
 

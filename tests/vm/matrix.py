@@ -46,6 +46,7 @@ PARTLY_ELSEWHERE = {
         "test_command", "test_ctrl_c_is_the_commands", "test_failing_tool_starts_no_command",
         "test_proc_of_another_namespace", "test_signals_reach_the_command", "test_usage",
     ),
+    "tests/contract/test_types.py": ("test_checkers", "test_parameters", "test_stubs"),
     "tests/faults/test_hostile.py": (
         "test_filter_by_a_hostile_name", "test_globs_with_the_letters_of_other_patterns",
         "test_names_of_processes", "test_paths_in_json", "test_paths_in_a_table",
