@@ -179,9 +179,9 @@ def type_of(member: Member) -> str:
 
 
 def fields_of_member(member: Member, type_: str, options: str | None) -> list[Field]:
-    """Return the field of a member, always filled or with some options; and a cgroup's container.
+    """Return the field of a member, and with that of a cgroup the one of its container.
 
-    No options at all: it is always filled.
+    ``options`` names the options that fill it; without any, None, it is always filled.
     """
     found = [(member.name, type_)]
     if member.meaning == "ev_cgroup":

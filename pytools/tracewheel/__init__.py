@@ -2,7 +2,8 @@
 """eBPF tools that need no compiler on the host.
 
 ``with tracewheel.opensnoop.trace(pid=1234) as events: for event in events: ...`` traces with the
-same options as the command ``opensnoop``.
+same options as the command ``opensnoop``. The classes of the events are in ``tracewheel.events``;
+type checkers know them, and the options of each tool.
 """
 
 from __future__ import annotations
