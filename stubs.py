@@ -264,14 +264,19 @@ def parameter_of(option: Option) -> str:
     if not option.parse:
         return f"{option.dest}: bool = False"
     accepted = _accepted(option.parse)
-    if option.repeat:
+    if option.repeat or _returned_by(option.parse).endswith(", ...]"):
         accepted = f"{accepted} | Iterable[{accepted}]"
     return f"{option.dest}: {accepted} | None = None"
 
 
+def _returned_by(parse: Callable[[str], Any]) -> str:
+    """Return the type of what a parser returns, as it is declared."""
+    return "str" if parse is str else str(parse.__annotations__.get("return"))
+
+
 def _accepted(parse: Callable[[str], Any]) -> str:
     """Return the type of what a parser takes, which is told by what it returns."""
-    returned = "str" if parse is str else parse.__annotations__.get("return")
+    returned = _returned_by(parse)
     if returned in _OF_TEXT:
         return "str"
     return "float | str" if returned == "float" else "int | str"

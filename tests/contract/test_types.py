@@ -53,6 +53,8 @@ with tracewheel.opensnoop.trace(pid=1234, flag=["O_CREAT", "O_EXCL"], failed=Tru
         event.path.upper()  # wrong
     assert_type(events.losses(), "dict[str, int]")
     events.read()  # wrong
+tracewheel.opensnoop.trace(pid=[1234, 1240])
+tracewheel.opensnoop.trace(tid=[1234, 1240])  # wrong
 with tracewheel.opensnoop.trace(pid="1234", duration=0.5, uid="root", flag="O_CREAT"):
     pass
 tracewheel.opensnoop.trace(pdi=1)  # wrong
