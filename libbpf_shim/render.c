@@ -14,6 +14,7 @@
 struct text {
 	char *at, *end;
 	bool full;
+	size_t continuing; /* bytes that belong to the character before them */
 };
 
 struct part { /* struct ev_part of bpf_src/include/record.bpf.h */
@@ -45,6 +46,16 @@ static void put_char(struct text *out, char c)
 		*out->at++ = c;
 }
 
+static void put_blanks(struct text *out, size_t count)
+{
+	if ((size_t)(out->end - out->at) < count) {
+		out->full = true;
+		return;
+	}
+	memset(out->at, ' ', count);
+	out->at += count;
+}
+
 static void put_if(bool wanted, struct text *out, char c)
 {
 	if (wanted)
@@ -61,6 +72,10 @@ static void put_decimal(struct text *out, uint64_t value, int least_digits)
 	char digits[24];
 	int at = sizeof(digits);
 
+	if (value < 10 && least_digits == 1) {
+		put_char(out, '0' + value);
+		return;
+	}
 	do {
 		digits[--at] = '0' + value % 10;
 		value /= 10;
@@ -109,28 +124,32 @@ static size_t decode(const unsigned char *text, size_t left, uint32_t *ret)
  */
 static bool put_text(struct text *out, const char *text, size_t length, uint32_t style)
 {
+	/* Characters that are the same in every style. */
+	static const bool plain[256] = {
+		[' ' ... '!'] = true, ['#' ... '['] = true, [']' ... '~'] = true,
+	};
 	const unsigned char *at = (const unsigned char *)text, *end = at + length;
-	const unsigned char quote = style & QUOTED ? '"' : '\\';
 	const char *named;
 	bool whole = true;
 	size_t size;
 
 	for (; at < end; at += size ? size : 1) {
-		const unsigned char *plain = at;
+		const unsigned char *begin = at;
 		uint32_t point;
 
-		while (at < end && *at >= 0x20 && *at < 0x7f && *at != '\\' && *at != quote)
+		while (at < end && plain[*at])
 			at++;
-		put(out, (const char *)plain, at - plain);
+		put(out, (const char *)begin, at - begin);
 		if (at == end)
 			break;
 		size = decode(at, end - at, &point);
 		whole = whole && size;
-		if (*at == '\\' || *at == quote) {
-			put_char(out, '\\');
+		if (*at == '\\' || *at == '"') {
+			put_if(*at == '\\' || style & QUOTED, out, '\\');
 			put_char(out, *at);
 		} else if (size > 1 && !(style & ASCII) && printable[point / 64] >> point % 64 & 1) {
 			put(out, (const char *)at, size);
+			out->continuing += size - 1;
 		} else if (style & JSON & ~QUOTED) {
 			if (!size)
 				put_string(out, "\xef\xbf\xbd");
@@ -152,7 +171,7 @@ static bool put_text(struct text *out, const char *text, size_t length, uint32_t
 
 size_t shim_escape(const char *text, size_t length, int ascii, char *out, size_t out_size)
 {
-	struct text to = { out, out + out_size, false };
+	struct text to = { .at = out, .end = out + out_size };
 
 	put_text(&to, text, length, ascii ? ASCII : 0);
 	return to.full ? 0 : to.at - out;
@@ -601,11 +620,11 @@ static int put_value(struct text *out, const struct record *record,
 			put_signed(out, number < 0 && !json ? -1 : number);
 		break;
 	case SHIM_ERRNO:
-		name = number < 0 ? text_of(table, -number) : "0";
+		name = number < 0 ? text_of(table, -number) : NULL;
 		if (name)
 			put_string(out, name);
 		else
-			put_signed(out, -number);
+			put_signed(out, number < 0 ? -number : 0);
 		break;
 	case SHIM_NAME:
 		name = text_of(table, value);
@@ -675,16 +694,6 @@ static int put_value(struct text *out, const struct record *record,
 	return 0;
 }
 
-/* Shown characters, not bytes, fill a column. */
-static uint32_t shown_width(const char *from, const char *to)
-{
-	uint32_t width = 0;
-
-	for (; from < to; from++)
-		width += ((unsigned char)*from & 0xc0) != 0x80;
-	return width;
-}
-
 static int put_record(struct text *out, const struct record *record, struct shim_rendered *ret)
 {
 	const struct shim_plan *plan = record->plan;
@@ -692,6 +701,7 @@ static int put_record(struct text *out, const struct record *record, struct shim
 	for (uint32_t i = 0; i < plan->column_count; i++) {
 		struct shim_column *column = plan->columns + i;
 		const char *begin = out->at;
+		const size_t continuing = out->continuing;
 		uint32_t width;
 		int error;
 
@@ -703,22 +713,22 @@ static int put_record(struct text *out, const struct record *record, struct shim
 		if (plan->as_json || i + 1 == plan->column_count ||
 		    plan->columns[i + 1].kind >= SHIM_STACK)
 			continue;
-		width = shown_width(begin, out->at);
+		/* Shown characters, not bytes, fill a column. */
+		width = out->at - begin - (out->continuing - continuing);
 		/* Addresses come in two lengths: once the long one was seen, leave room for it. */
 		if (column->kind == SHIM_ADDRESS && width > column->width)
 			column->width = width;
-		for (; width < column->width; width++)
-			put_char(out, ' ');
-		put_char(out, ' ');
+		put_blanks(out, 1 + (width < column->width ? column->width - width : 0));
 	}
-	put_string(out, plan->as_json ? "}\n" : "\n");
+	put_if(plan->as_json, out, '}');
+	put_char(out, '\n');
 	return 0;
 }
 
 int shim_render(const struct shim_plan *plan, const void *batch, size_t size, char *out,
 		size_t out_size, struct shim_rendered *ret)
 {
-	struct text to = { out, out + out_size, false };
+	struct text to = { .at = out, .end = out + out_size };
 	const char *bytes = batch;
 
 	memset(ret, 0, sizeof(*ret));
