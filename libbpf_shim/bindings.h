@@ -40,7 +40,6 @@ struct btf_var_secinfo *btf_var_secinfos(const struct btf_type *type);
 
 int libbpf_num_possible_cpus(void);
 struct btf *bpf_object__btf(const struct bpf_object *object);
-int bpf_object__load(struct bpf_object *object);
 void bpf_object__close(struct bpf_object *object);
 
 struct bpf_map *bpf_object__next_map(const struct bpf_object *object, const struct bpf_map *map);

@@ -2,6 +2,7 @@
 /* Objects, and what else libbpf has no function for; Python calls its other ones: bindings.h. */
 #include <errno.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <linux/magic.h>
@@ -14,6 +15,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "shim.h"
+#include "types.h"
 
 static char log_text[1 << 16];
 static size_t log_used;
@@ -41,16 +43,21 @@ size_t shim_log_take(char *buffer, size_t size)
 	return taken;
 }
 
-struct bpf_object *shim_open(const void *bytes, size_t size)
+struct bpf_object *shim_open(const void *bytes, size_t size, int types)
 {
+	static pthread_once_t registered = PTHREAD_ONCE_INIT;
+	char path[32];
 	/* relaxed_maps: a ring's definition names its record in a member of its own. */
-	LIBBPF_OPTS(bpf_object_open_opts, options, .relaxed_maps = true, .object_name = "tracewheel");
+	LIBBPF_OPTS(bpf_object_open_opts, options, .relaxed_maps = true, .object_name = "tracewheel",
+		    .btf_custom_path = types < 0 ? NULL : path);
 
 #ifdef __GLIBC__
-	/* Give the kernel's BTF, 6 MB, back when it is freed; by default glibc would keep it. */
+	/* Give large blocks, such as the kernel's BTF, back when they are freed. */
 	mallopt(M_MMAP_THRESHOLD, 128 * 1024);
 #endif
 	libbpf_set_print(log_print);
+	pthread_once(&registered, types_register);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", types);
 	return bpf_object__open_mem(bytes, size, &options);
 }
 

@@ -13,7 +13,13 @@
 
 size_t shim_log_take(char *buffer, size_t size);
 
-struct bpf_object *shim_open(const void *bytes, size_t size); /* NULL, and errno */
+/*
+ * An object is opened, which takes no privilege, and loaded. TYPES is an empty file in memory that
+ * lives until then; shim_load fills it with those of the kernel's types that the object asks for.
+ * With -1 an object can only be looked at. NULL, and errno: it cannot be opened.
+ */
+struct bpf_object *shim_open(const void *bytes, size_t size, int types);
+int shim_load(struct bpf_object *object, int types);
 /*
  * Run a program so many times a second on a CPU, until the descriptor that is returned is closed;
  * of the two u64 that it reads as the second is for how many ns. -ENODEV: the CPU is offline.

@@ -57,7 +57,7 @@ def test_open_garbage(data: bytes) -> None:
 def test_log_is_taken_once() -> None:
     """What libbpf says is kept until it is taken."""
     take_log()
-    assert not lib.shim_open(b"x" * 5000, 5000)
+    assert not lib.shim_open(b"x" * 5000, 5000, -1)
 
     assert take_log().startswith("libbpf: ")
     assert "" == take_log()
@@ -70,7 +70,7 @@ def test_open_damaged(at: int, byte: int) -> None:
     data = bytearray(read_object("opensnoop"))
     data[at % 64] = byte
     for damaged in (bytes(data), bytes(data[: at % len(data)])):
-        found = lib.shim_open(damaged, len(damaged))
+        found = lib.shim_open(damaged, len(damaged), -1)
         if found:
             lib.bpf_object__close(found)
 

@@ -131,7 +131,7 @@ class Climber:
         assert self.object
         self._choose_programs(self.object, rungs)
         self._configuration.apply(self.object)
-        error: int = lib.bpf_object__load(self.object.handle)
+        error = self.object.load()
         if error == -errno.ESRCH and self._find_absent():
             return self.retry(rungs)
         self.started = boot_time_ns()

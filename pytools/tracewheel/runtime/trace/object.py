@@ -94,12 +94,25 @@ class BpfObject:
     """A BPF object, opened, perhaps loaded. Needs no privilege until it is loaded."""
 
     def __init__(self, data: bytes) -> None:
-        self.handle = lib.shim_open(data, len(data))
+        self._types = os.memfd_create("types")  # those of the kernel, until it is loaded
+        self.handle = lib.shim_open(data, len(data), self._types)
         if not self.handle:
+            self._forget_types()
             raise explain_failure("cannot open the BPF object", -ffi.errno, take_log())
         self.clocks: Clocks | None = None
         self._btf = lib.bpf_object__btf(self.handle)
         self._links: list[Any] = []
+
+    def load(self) -> int:
+        """Load the programs that are to be loaded; return 0 or a negative errno."""
+        error = lib.shim_load(self.handle, self._types)
+        self._forget_types()
+        return int(error)
+
+    def _forget_types(self) -> None:
+        if self._types >= 0:
+            os.close(self._types)
+            self._types = -1
 
     def detach(self) -> None:
         """Detach all programs."""
@@ -111,6 +124,7 @@ class BpfObject:
     def close(self) -> None:
         """Detach and unload everything."""
         self.detach()
+        self._forget_types()
         lib.bpf_object__close(self.handle)
         self.handle = ffi.NULL
 

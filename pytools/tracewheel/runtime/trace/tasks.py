@@ -58,7 +58,7 @@ def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
         for program in lister.programs():
             autoload(lister.handle, program.name, False)
         enable(lister.handle)
-        error = lib.bpf_object__load(lister.handle)
+        error = lister.load()
         if error:
             raise explain_failure("cannot list processes", error, take_log())
         known = {task.tid_here: task.tid for task in tasks(lister.handle)}
