@@ -17,8 +17,7 @@ RECORDS(commands, command, 512 << 10, 64);
 ON_ARRIVAL(commands)
 
 /* NULL: the end of the input. */
-SEC("uretprobe")
-int BPF_KRETPROBE(command__uretprobe, const char *line)
+static __always_inline int line_read(const char *line)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct commands_draft *draft;
@@ -42,4 +41,17 @@ int BPF_KRETPROBE(command__uretprobe, const char *line)
 	else
 		submit(commands, draft);
 	return 0;
+}
+
+SEC("uretprobe.multi")
+int BPF_KRETPROBE(command__uretprobe_multi, const char *line)
+{
+	return line_read(line);
+}
+
+/* Linux commit 89ae89f53d20 ("bpf: Add multi uprobe link") (in v6.6) */
+SEC("uretprobe")
+int BPF_KRETPROBE(command__uretprobe, const char *line)
+{
+	return line_read(line);
 }

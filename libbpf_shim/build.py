@@ -35,7 +35,9 @@ ffibuilder.cdef((HERE / "bindings.h").read_text())
 ffibuilder.set_source(
     "tracewheel._shim",
     '#include <bpf/bpf.h>\n#include <bpf/btf.h>\n#include <bpf/libbpf.h>\n#include "shim.h"',
-    sources=[f"libbpf_shim/{name}.c" for name in ("shim", "types", "ring", "render", "elf")],
+    sources=[
+        f"libbpf_shim/{name}.c" for name in ("shim", "types", "uprobes", "ring", "render", "elf")
+    ],
     include_dirs=["libbpf_shim", "build/shim"],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-fvisibility=hidden", *flags("--cflags")],
     extra_link_args=flags("--libs"),

@@ -15,7 +15,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "shim.h"
-#include "types.h"
+#include "handlers.h"
 
 static char log_text[1 << 16];
 static size_t log_used;
@@ -43,6 +43,12 @@ size_t shim_log_take(char *buffer, size_t size)
 	return taken;
 }
 
+static void register_handlers(void)
+{
+	types_register();
+	uprobes_register();
+}
+
 struct bpf_object *shim_open(const void *bytes, size_t size, int types)
 {
 	static pthread_once_t registered = PTHREAD_ONCE_INIT;
@@ -56,7 +62,7 @@ struct bpf_object *shim_open(const void *bytes, size_t size, int types)
 	mallopt(M_MMAP_THRESHOLD, 128 * 1024);
 #endif
 	libbpf_set_print(log_print);
-	pthread_once(&registered, types_register);
+	pthread_once(&registered, register_handlers);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", types);
 	return bpf_object__open_mem(bytes, size, &options);
 }

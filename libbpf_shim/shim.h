@@ -25,6 +25,13 @@ int shim_load(struct bpf_object *object, int types);
  * of the two u64 that it reads as the second is for how many ns. -ENODEV: the CPU is offline.
  */
 int shim_start_clock(int cpu, uint32_t frequency, int program);
+/*
+ * Run a program of a section uprobe.multi or uretprobe.multi at an offset of a file, until the
+ * descriptor that is returned is closed. Closing takes a while, of several no longer than of one.
+ */
+int shim_link_uprobe(int program, const char *path, uint64_t offset, int returns);
+void shim_close_links(const int *fds, uint32_t count);
+int shim_refuses_uprobe_links(void); /* 1: the kernel has no such links */
 int shim_is_overlay(int fd);         /* 1: of a file on overlayfs */
 int shim_refuses_trampolines(void); /* 1: no fentry or fexit program can be loaded */
 

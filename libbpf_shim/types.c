@@ -23,7 +23,7 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include "shim.h"
-#include "types.h"
+#include "handlers.h"
 
 #define TARGETS_MOST 32
 #define WANTED_SLOTS 4096 /* a power of two */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Functions of user space, probed in every file that has them. User space attaches the programs of
- * the sections uprobe and uretprobe; here it is told of each process that may bring another file.
+ * the sections uprobe, uretprobe, uprobe.multi and uretprobe.multi; here it is told of each process
+ * that may bring another file.
  */
 #ifndef UPROBE_BPF_H
 #define UPROBE_BPF_H

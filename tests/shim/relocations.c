@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <bpf/libbpf.h>
 #include "shim.h"
-#include "types.h"
+#include "handlers.h"
 
 static int print_relocations(enum libbpf_print_level level, const char *format, va_list args)
 {

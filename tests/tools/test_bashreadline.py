@@ -384,17 +384,19 @@ def test_without_any_shell(run: Any, tmp_path: Path) -> None:
 
 
 def test_refused(run: Any) -> None:
-    """Where the kernel has no uprobes the exit code is 4, and one line says so."""
+    """Where the kernel refuses the only rung the exit code is 4, and one line says so."""
     hide = "mount -t tmpfs tmpfs"
     script = (
         f"{hide} /sys/bus/event_source/devices; {hide} /sys/kernel/tracing;"
         f"{hide} /sys/kernel/debug; exec {Path(sys.executable).parent}/bashreadline"
     )
-    for options in ("", " --explain"):
-        with run(shutil.which("unshare"), "-m", "sh", "-ec", script + options) as tool:
-            tool.ended()
-        assert 4 == tool.code
-        assert options or 1 == tool.err.count("\n")
+    forced = " --rung command=uretprobe"
+    with run(shutil.which("unshare"), "-m", "sh", "-ec", script + forced) as tool:
+        tool.ended()
+    assert (4, 1) == (tool.code, tool.err.count("\n"))
+
+    with run(shutil.which("unshare"), "-m", "sh", "-ec", script + " --explain") as tool:
+        tool.ended()
     assert "bashreadline: command by uretprobe: No such file or directory\n" in tool.out
 
 

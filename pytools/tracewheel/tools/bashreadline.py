@@ -40,5 +40,4 @@ tool = Stream(
         ('bashreadline -U -l "*sudo *"', "lines with sudo, and whose they are"),
     ),
     overhead="a line typed costs some 20 microseconds more, an exec up to 5.",
-    rungs={"command": "a function of a program can be probed in no other way"},
 )  # fmt: skip

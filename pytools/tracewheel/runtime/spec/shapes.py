@@ -86,7 +86,8 @@ class Column(Record):
 class Uprobes(Record):
     """Functions of user space, probed wherever a process has them, in each file once.
 
-    All programs of the sections uprobe and uretprobe are attached to each of the functions.
+    All programs of the sections uprobe and uretprobe, or these with ".multi", are attached to each
+    of the functions.
     """
 
     functions: tuple[tuple[str, ...], ...]  # of each, the first name that a file defines

@@ -31,6 +31,15 @@ def ladders_of(programs: list[Program]) -> dict[str, list[str]]:
     return ladders
 
 
+def _is_refused(section: str) -> bool:
+    """Tell whether this kernel is known to refuse programs of a section."""
+    if section.startswith(("fentry/", "fexit/")):
+        return bool(lib.shim_refuses_trampolines())
+    if section in ("uprobe.multi", "uretprobe.multi"):
+        return bool(lib.shim_refuses_uprobe_links())
+    return False
+
+
 class Climber:
     """Loads and attaches a tool's programs by the first rung of each ladder that holds.
 
@@ -112,11 +121,9 @@ class Climber:
         if ladder in self._forced:
             return [self._forced[ladder]]
         rungs = self.ladders[ladder]
-        if not lib.shim_refuses_trampolines():
-            return rungs
-        programs = (p for p in self.programs if p.ladder == ladder)
-        trampolines = {p.rung for p in programs if p.section.startswith(("fentry/", "fexit/"))}
-        return [rung for rung in rungs if rung not in trampolines] or rungs
+        programs = [p for p in self.programs if p.ladder == ladder]
+        refused = {p.rung for p in programs if _is_refused(p.section)}
+        return [rung for rung in rungs if rung not in refused] or rungs
 
     def _first_that_holds(self, ladder: str, rungs: list[str]) -> str:
         error = 0

@@ -102,6 +102,7 @@ class BpfObject:
         self.clocks: Clocks | None = None
         self._btf = lib.bpf_object__btf(self.handle)
         self._links: list[Any] = []
+        self._uprobes: list[int] = []  # descriptors of links
 
     def load(self) -> int:
         """Load the programs that are to be loaded; return 0 or a negative errno."""
@@ -120,6 +121,8 @@ class BpfObject:
             self.clocks.end()
         while self._links:
             lib.bpf_link__destroy(self._links.pop())
+        lib.shim_close_links(self._uprobes, len(self._uprobes))
+        self._uprobes = []
 
     def close(self) -> None:
         """Detach and unload everything."""
@@ -136,7 +139,7 @@ class BpfObject:
             section = text(lib.bpf_program__section_name(each))
             if not section.startswith("iter/"):
                 optional = not lib.bpf_program__autoload(each)
-                is_uprobe = section in ("uprobe", "uretprobe")
+                is_uprobe = section.startswith(("uprobe", "uretprobe"))
                 ladder, rung, *parts = name.split("__")
                 attempt = int(parts[-1]) if parts and parts[-1].isdigit() else 1
                 found.append(Program(name, section, optional, ladder, rung, is_uprobe, attempt))
@@ -245,6 +248,12 @@ class BpfObject:
         found = find_program(self.handle, program.name)
         path = b"/proc/self/fd/%d" % fd
         returns = program.section.startswith("uret")
+        if program.section.endswith(".multi"):
+            program_fd = lib.bpf_program__fd(found)
+            link: int = lib.shim_link_uprobe(program_fd, path, offset, returns)
+            if link >= 0:
+                self._uprobes.append(link)
+            return min(link, 0)
         return self._keep(lib.bpf_program__attach_uprobe(found, returns, -1, path, offset))
 
     def attach_clocks(self, program: Program, frequency: int, cpu: int | None) -> int:
