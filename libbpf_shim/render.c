@@ -67,20 +67,22 @@ static void put_string(struct text *out, const char *string)
 	put(out, string, strlen(string));
 }
 
+/* Written where they shall stand: to copy bytes that were just stored one by one is slow. */
 static void put_decimal(struct text *out, uint64_t value, int least_digits)
 {
-	char digits[24];
-	int at = sizeof(digits);
+	int count = 1;
 
-	if (value < 10 && least_digits == 1) {
-		put_char(out, '0' + value);
+	for (uint64_t limit = 10; value >= limit && count < 20; limit *= 10)
+		count++;
+	if (count < least_digits)
+		count = least_digits;
+	if (out->end - out->at < count) {
+		out->full = true;
 		return;
 	}
-	do {
-		digits[--at] = '0' + value % 10;
-		value /= 10;
-	} while (value || (int)sizeof(digits) - at < least_digits);
-	put(out, digits + at, sizeof(digits) - at);
+	for (int at = count; at--; value /= 10)
+		out->at[at] = '0' + value % 10;
+	out->at += count;
 }
 
 static void put_signed(struct text *out, int64_t value)
@@ -588,6 +590,31 @@ static void put_address(struct text *out, const char *bytes)
 	put_string(out, shown);
 }
 
+/* The first bytes of a value as a number. By its exact size, which is faster than any. */
+static uint64_t number_at(const char *at, uint32_t size)
+{
+	uint64_t eight = 0;
+	uint32_t four;
+	uint16_t two;
+
+	switch (size < 8 ? size : 8) {
+	case 1:
+		return (unsigned char)*at;
+	case 2:
+		memcpy(&two, at, sizeof(two));
+		return two;
+	case 4:
+		memcpy(&four, at, sizeof(four));
+		return four;
+	case 8:
+		memcpy(&eight, at, sizeof(eight));
+		return eight;
+	default:
+		memcpy(&eight, at, size);
+		return eight;
+	}
+}
+
 /* Returns 0 or -ENOKEY. */
 static int put_value(struct text *out, const struct record *record,
 		     const struct shim_column *column, struct shim_rendered *ret)
@@ -597,10 +624,7 @@ static int put_value(struct text *out, const struct record *record,
 	const char *name, *at = record->bytes + column->offset;
 	const int shift = column->size < 8 ? 64 - 8 * column->size : 0;
 	const bool json = plan->as_json;
-	uint64_t value = 0, whole;
-
-	memcpy(&value, at, column->size < 8 ? column->size : 8);
-
+	uint64_t value = number_at(at, column->size), whole;
 	const int64_t number = (int64_t)(value << shift) >> shift;
 
 	switch (column->kind) {
