@@ -48,6 +48,13 @@ static void put_char(struct text *out, char c)
 
 static void put_blanks(struct text *out, size_t count)
 {
+	static const char blanks[] = "                "; /* 16, which take one instruction */
+
+	if (count <= 16 && out->end - out->at >= 16) {
+		memcpy(out->at, blanks, 16);
+		out->at += count;
+		return;
+	}
 	if ((size_t)(out->end - out->at) < count) {
 		out->full = true;
 		return;
@@ -67,9 +74,13 @@ static void put_string(struct text *out, const char *string)
 	put(out, string, strlen(string));
 }
 
-/* Written where they shall stand: to copy bytes that were just stored one by one is slow. */
+/* Two digits at a time, where they shall stand: to copy what was just stored in parts is slow. */
 static void put_decimal(struct text *out, uint64_t value, int least_digits)
 {
+	static const char pairs[] =
+		"0001020304050607080910111213141516171819202122232425262728293031323334353637383940"
+		"4142434445464748495051525354555657585960616263646566676869707172737475767778798081"
+		"828384858687888990919293949596979899";
 	int count = 1;
 
 	for (uint64_t limit = 10; value >= limit && count < 20; limit *= 10)
@@ -80,8 +91,14 @@ static void put_decimal(struct text *out, uint64_t value, int least_digits)
 		out->full = true;
 		return;
 	}
-	for (int at = count; at--; value /= 10)
-		out->at[at] = '0' + value % 10;
+	char *at = out->at + count;
+
+	for (; at - out->at >= 2; value /= 100) {
+		at -= 2;
+		memcpy(at, pairs + value % 100 * 2, 2);
+	}
+	if (at > out->at)
+		*out->at = '0' + value % 10;
 	out->at += count;
 }
 
