@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from tracewheel.runtime.spec.glob import Glob
     from tracewheel.runtime.spec.shapes import Stream
     from tracewheel.runtime.trace.btf import Member
+    from tracewheel.runtime.trace.ring import Ring
     from tracewheel.runtime.trace.session import Session
 
 _BATCH = 1 << 19  # bytes
-# Seconds between reads while records keep coming, few or many: a wake-up each would cost more than
-# they do, but a full ring would lose them.
+# Seconds between reads while records keep coming: a wake-up each would cost more than they do.
+# Where the ring fills by more than this share meanwhile, it is read sooner, before it is full.
 _PACE = 0.008
 _HURRY = 0.002
-_MANY = _BATCH // 4
+_MANY = 1 / 8
 
 
 class Reader:
@@ -133,14 +134,15 @@ class Reader:
 def batches(reader: Reader, output: Output | None, stop: Stop) -> Iterator[int]:
     """Yield how many bytes of the reader's buffer each batch has, until the tracing is over."""
     session = reader.session
+    assert session.ring
     end = time.monotonic() + (session.request.duration or math.inf)
     status = 0
     pace = math.inf  # idle: the ring wakes us
     while not stop.asked and status != TARGET_ENDED and time.monotonic() < end:
         left = min(end - time.monotonic(), pace)
         status = wait(session, output, stop, left, for_records=pace == math.inf)
+        pace = _pace_after(session.ring)
         used = reader.read()
-        pace = _pace_after(used)
         while used:
             yield used
             used = reader.read() if used > _BATCH // 2 and not stop.asked else 0
@@ -151,8 +153,9 @@ def batches(reader: Reader, output: Output | None, stop: Stop) -> Iterator[int]:
         used = reader.read()
 
 
-def _pace_after(used: int) -> float:
-    """Return how long to wait before the next read, in seconds, after a batch of so many bytes."""
-    if not used:
+def _pace_after(ring: Ring) -> float:
+    """Return how long to wait, in seconds, behind the read of what a ring holds now."""
+    unread = ring.unread()
+    if not unread:
         return math.inf
-    return _HURRY if used > _MANY else _PACE
+    return _HURRY if unread > ring.size * _MANY else _PACE

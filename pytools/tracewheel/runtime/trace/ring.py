@@ -30,4 +30,9 @@ class Ring:
             raise BpfError(f"cannot map the ring buffer: {error.strerror}") from None
         consumer, producer = (ffi.cast("uint64_t *", area) for area in self._areas)
         data = ffi.cast("char *", self._areas[1]) + page
+        self.size = size
         self.memory = ffi.new("struct shim_ring *", (consumer, producer, data, size - 1))
+
+    def unread(self) -> int:
+        """Return how many bytes of it are waiting to be read."""
+        return int(self.memory.producer[0] - self.memory.consumer[0])
