@@ -29,6 +29,7 @@ EACH_RUN = {
     "offcputime": measure.offcputime,
     "connects": measure.connects,
     "tools": measure.tools,
+    "shells": measure.shells,
 }
 ONCE = {"idle": measure.idle}
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections import defaultdict
@@ -228,6 +229,29 @@ def tools(bench: Bench, maker: str) -> None:
             exit_ms = session.stop().exit_seconds * 1e3
         figures = {"attach_ms": attached * 1e3, "peak_mb": peak, "exit_ms": exit_ms}
         bench.note(maker, **{f"{tool}_{name}": figure for name, figure in figures.items()})
+
+
+def shells(bench: Bench, maker: str) -> None:
+    """Trace shells of five different files, and stop."""
+    if maker != OURS:
+        return
+    with ExitStack() as running:
+        for number in range(5):
+            file = BUILD / f"shell{number}/bash"
+            file.parent.mkdir(exist_ok=True)
+            shutil.copy("/bin/bash", file)
+            # It is there when it has said so, and ends with its input.
+            shell = running.enter_context(
+                subprocess.Popen(
+                    [file, "-c", "echo; read"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                )
+            )
+            assert shell.stdout
+            shell.stdout.readline()
+        ours = Command((str(bench.binaries / "bashreadline"),))
+        with Session("bashreadline", ours) as session:
+            session.wait_for("Tracing")
+            bench.note(maker, shells_exit_ms=session.stop().exit_seconds * 1e3)
 
 
 def count_lines() -> int:
