@@ -113,7 +113,7 @@ int shim_wait(int ring, int wake, int out, int target, int64_t timeout)
 			if (fds[0].revents)
 				return 0;
 			fds[2].fd = -1; /* a hang-up that is no error would be told for ever */
-		} else if (!left) {
+		} else if (!ready && left < INT_MAX) {
 			return -ETIME;
 		}
 	}
