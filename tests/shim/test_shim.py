@@ -216,3 +216,15 @@ def test_sums_of_all_cpus(data: st.DataObject) -> None:
 
     expected = [sum(each[word::words]) for each in elements for word in range(words)]
     assert expected == list(values)[: len(expected)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 131])
+def test_close_links(pipe: tuple[int, int], count: int) -> None:
+    """All descriptors are closed when the call returns, however many they are."""
+    reader, writer = pipe
+    fds = [os.dup(writer) for _ in range(count)]
+    os.close(writer)
+
+    lib.shim_close_links(fds, len(fds))
+
+    assert b"" == os.read(reader, 1)  # the end: nobody holds the other end of the pipe
