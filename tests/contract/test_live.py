@@ -184,7 +184,7 @@ def test_each_rung_traces(trace: Any, tool_name: str) -> None:
     tool, _ = load_tool(tool_name)
     enabling: dict[str, Any] = {o.dest: True for o in tool.options if o.enables and not o.as_shape}
     if getattr(tool, "owner_ladder", ""):
-        enabling["pid"] = os.getpid()
+        enabling["pid"] = (os.getpid(),)
     session = Session(tool_name, Request(tool, enabling))
     attempts = [(ladder, rung) for ladder, rung, error in session.attempts() if not error]
     ladders = session.ladders()
