@@ -285,7 +285,7 @@ static size_t whole_length(const char *text, const struct part *part)
 	const unsigned char *end = (const unsigned char *)text + part->length;
 	uint32_t point;
 
-	for (size_t back = 1; part->state == CUT && back <= 3 && back <= part->length; back++)
+	for (int back = 1; part->state == CUT && back <= 3 && back <= part->length; back++)
 		if ((end[-back] & 0xc0) != 0x80)
 			return part->length - (decode(end - back, back, &point) ? 0 : back);
 	return part->length;
@@ -317,12 +317,19 @@ static size_t join_path(const struct part *dir, const char *names, const char *p
 	return end - at;
 }
 
+/* Nanoseconds since 1970. A record may hold any time: what is too large begins again below. */
+static int64_t to_epoch(const struct record *record, uint64_t time)
+{
+	return time + (uint64_t)record->plan->to_epoch;
+}
+
 static void put_local_time(struct text *out, const struct record *record, uint64_t time, bool full)
 {
 	static _Thread_local time_t known_second = -1;
 	static _Thread_local struct tm known;
-	int64_t epoch = (int64_t)time + record->plan->to_epoch;
-	time_t second = epoch / 1000000000;
+	const int64_t epoch = to_epoch(record, time);
+	const int64_t since_second = (epoch % 1000000000 + 1000000000) % 1000000000;
+	const time_t second = epoch / 1000000000 - (epoch % 1000000000 < 0);
 	char buffer[32];
 
 	if (second != known_second) {
@@ -332,7 +339,7 @@ static void put_local_time(struct text *out, const struct record *record, uint64
 	put(out, buffer, strftime(buffer, sizeof(buffer), full ? "%F %T" : "%T", &known));
 	if (full) {
 		put_char(out, '.');
-		put_decimal(out, epoch / 1000000 % 1000, 3);
+		put_decimal(out, since_second / 1000000, 3);
 	}
 }
 
@@ -661,11 +668,11 @@ static int put_value(struct text *out, const struct record *record,
 			put_signed(out, number < 0 && !json ? -1 : number);
 		break;
 	case SHIM_ERRNO:
-		name = number < 0 ? text_of(table, -number) : NULL;
+		name = number < 0 ? text_of(table, -(uint64_t)number) : NULL;
 		if (name)
 			put_string(out, name);
 		else
-			put_signed(out, number < 0 ? -number : 0);
+			put_decimal(out, number < 0 ? -(uint64_t)number : 0, 1);
 		break;
 	case SHIM_NAME:
 		name = text_of(table, value);
@@ -698,7 +705,7 @@ static int put_value(struct text *out, const struct record *record,
 		put_local_time(out, record, value, column->number);
 		break;
 	case SHIM_EPOCH:
-		put_signed(out, (int64_t)value + plan->to_epoch);
+		put_signed(out, to_epoch(record, value));
 		break;
 	case SHIM_SPAN:
 		if (value == UINT64_MAX)

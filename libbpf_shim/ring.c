@@ -32,6 +32,7 @@ static void copy(const struct shim_ring *ring, void *to, uint64_t from, size_t s
 /*
  * The producer's position is read once: chasing it would make the kernel wake us for every record
  * written meanwhile. The consumer's is stored once, when all that was copied may be overwritten.
+ * A record that reaches beyond the producer's position is an error: no kernel writes such a one.
  */
 int shim_read(const struct shim_ring *ring, void *buffer, size_t size, size_t *ret)
 {
@@ -49,6 +50,11 @@ int shim_read(const struct shim_ring *ring, void *buffer, size_t size, size_t *r
 
 		if (header & BUSY_BIT)
 			break;
+		if (HEADER + padded > end - at) {
+			if (!filled)
+				return -EBADMSG;
+			break;
+		}
 		if (!(header & DISCARD_BIT)) {
 			if (filled + HEADER + padded > size) {
 				if (!filled)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import ipaddress
 import json
 from collections.abc import Callable
@@ -166,6 +167,37 @@ def test_missing_name_stops_and_says_which() -> None:
     error, text, done = render(batch_of(*records), [column], False)
 
     assert (-126, b"name\nname\n", 9) == (error, text, done.key)
+
+
+@pytest.mark.parametrize(
+    ("time", "shown"),
+    [
+        (0, ".000"),
+        (1_999_999_999, ".999"),
+        (2**64 - 1, ".999"),
+        (2**64 - 10**9, ".000"),
+        (2**63 - 1, ".854"),
+        (2**63, ".145"),
+    ],
+)
+def test_any_time(time: int, shown: str) -> None:
+    """A time before 1970 has milliseconds, too, and one that is too large begins again there."""
+    column = {"kind": lib.SHIM_CLOCK, "offset": 0, "size": 8, "number": 1}
+    record = time.to_bytes(8, "little").ljust(FIXED, b"\0")
+    _, text, _ = render(batch_of(record), [column], False)
+    signed = time - 2**64 if time >= 2**63 else time
+    second = datetime.datetime.fromtimestamp(signed // 10**9)
+
+    assert f"{second:%Y-%m-%d %H:%M:%S}{shown}\n" == text.decode()
+
+
+def test_least_result() -> None:
+    """The error of the least result of all is its number, without a sign."""
+    column = {"kind": lib.SHIM_ERRNO, "offset": 0, "size": 8}
+    record = (2**63).to_bytes(8, "little").ljust(FIXED, b"\0")
+    _, text, _ = render(batch_of(record), [column], False)
+
+    assert f"{2**63}\n" == text.decode()
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(1, 2**62))
