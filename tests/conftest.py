@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import contextlib
 import ctypes
 import functools
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 COMMANDS = Path(sys.executable).parent
 LIMIT_S = 120  # emulated machines are slow
+SECONDS_PER_TOOL = 35  # in a guest, on a machine that does nothing else; see docs/testing.md
 # On such kernels programs can be preempted, and are skipped where another task comes by meanwhile.
 # How often is told, not whose events were meant. Elsewhere it would be a fault.
 MAY_SKIP = preempts_programs()
@@ -213,17 +215,60 @@ def rungs_of() -> Any:
     return rungs
 
 
+KINDS = {
+    "tool_name": (object,),
+    "stream_name": (Stream,),
+    "table_name": WITH_COLUMNS,
+    "interval_name": WITH_INTERVALS,
+}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Repeat a test that asks for tool_name for each tool, or for those of a kind."""
-    kinds = {
-        "tool_name": (object,),
-        "stream_name": (Stream,),
-        "table_name": WITH_COLUMNS,
-        "interval_name": WITH_INTERVALS,
-    }
-    for fixture in set(kinds) & set(metafunc.fixturenames):
-        names = [n for n in tool_names() if isinstance(load_tool(n)[0], kinds[fixture])]
+    for fixture in set(KINDS) & set(metafunc.fixturenames):
+        names = [n for n in tool_names() if isinstance(load_tool(n)[0], KINDS[fixture])]
         metafunc.parametrize(fixture, names)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark what CI runs on every kernel: the contract, and tests of each way of tracing."""
+    for item in items:
+        if "contract" in item.path.parts or "rungs_of" in item.fixturenames:
+            item.add_marker("each_kernel")
+
+
+def tool_of(item: pytest.Function) -> str | None:
+    """Return the tool that a test is of: by its parameter, or by the name of its file."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    named = [str(parameters[fixture]) for fixture in KINDS if fixture in parameters]
+    file = item.path.stem.removeprefix("test_")
+    if "tools" in item.path.parts and file in tool_names():
+        named.append(file)
+    return named[0] if named else None
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Iterator[None]:
+    """Note of which tool the test is, for the times that are printed in the end."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    report.user_properties.append(("tool", tool_of(item)))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print how long the tests of each tool took, if they are to be fast: in a guest."""
+    seconds: collections.defaultdict[object, float] = collections.defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[dict(report.user_properties)["tool"]] += report.duration
+    if not IN_GUEST or not seconds:
+        return
+    terminalreporter.section(f"seconds per tool; {SECONDS_PER_TOOL} are allowed")
+    for tool, took in sorted(seconds.items(), key=lambda each: -each[1]):
+        mark = " (too slow)" if tool and took > SECONDS_PER_TOOL else ""
+        terminalreporter.write_line(f"{took:7.1f} {tool or 'of no tool'}{mark}")
 
 
 def wait_until(claim: Callable[[], Any]) -> None:

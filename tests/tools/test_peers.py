@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PEERS = os.environ.get("TRACEWHEEL_PEERS", "")
-pytestmark = pytest.mark.skipif(not PEERS, reason="needs peers: ./dev vm test --kernel 6.1")
+pytestmark = pytest.mark.skipif(not PEERS, reason="needs peers: ./dev vm test --peers")
 
 ME = str(os.getpid())
 CALLS, FAILURES = 1009, 13

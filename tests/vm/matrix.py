@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Run pytest under every kernel, as many at a time as there are CPUs."""
+"""Run pytest under every kernel, as many at a time as there are CPUs.
+
+With --ci all tests run on the oldest and on the newest kernel, and on those between them only what
+pytest's marker "each_kernel" chooses; the tests beside other people's tools run, too.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,11 @@ ELSEWHERE = (
     "tests/faults/test_package.py",
     "tests/runtime",
     "tests/shim",
+    "tests/contract/test_copies.py",
+    "tests/contract/test_losses.py",
 )
+# These have a guest of their own.
+TEST_OF_PEERS = "tests/tools/test_peers.py"
 # With what their names begin with.
 PARTLY_ELSEWHERE = {
     "tests/contract/test_containers.py": (
@@ -57,15 +65,25 @@ PARTLY_ELSEWHERE = {
         "test_help_ignores_the_terminal", "test_locale_and_terminal", "test_read_only_files",
         "test_without_types",
     ),
+    "tests/tools/test_biolatency.py": ("test_milliseconds",),
+    "tests/tools/test_offcputime.py": (
+        "test_languages", "test_pictures", "test_text_and_folded_lines",
+    ),
+    "tests/tools/test_opensnoop.py": ("test_flag_without_bits_is_refused",),
+    "tests/tools/test_tcpconnect.py": ("test_columns_stay_aligned",),
 }  # fmt: skip
 LEFT_OUT = [
-    *(f"--ignore={path}" for path in ELSEWHERE),
+    *(f"--ignore={path}" for path in (*ELSEWHERE, TEST_OF_PEERS)),
     *(f"--deselect={path}::{test}" for path, tests in PARTLY_ELSEWHERE.items() for test in tests),
 ]
 
 # Where tests compare the tools with others, which work there.
 WITH_PEERS = "6.1"
 INSTALL_PEERS = "from bench import peers; print(peers.install().root)"
+
+# What CI leaves to the oldest and the newest kernel: all but the tests so marked by conftest.py.
+OLDEST, *_, NEWEST = SUITES
+EACH_KERNEL = ["-m", "each_kernel"]
 
 # Where tests may take a CPU away: in one more guest, of that kernel and of two CPUs. QEMU is less
 # reliable with two, so that no other tests run there.
@@ -87,19 +105,39 @@ def main() -> int:
     """Parse the command line, test, and return 1 if any kernel failed."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        usage="./dev vm test [--kernel K] [PYTEST ARGUMENTS]",
+        usage="./dev vm test [--kernel K] [--ci | --peers] [PYTEST ARGUMENTS]",
         allow_abbrev=False,
     )
     parser.add_argument("--kernel", action="append", choices=SUITES, help="may be repeated")
+    parser.add_argument("--ci", action="store_true", help="run what each change has to pass")
+    parser.add_argument("--peers", action="store_true", help="run the tests beside other tools")
     options, pytest_arguments = parser.parse_known_args()
-    guests = [Guest(k, k, 1, [*LEFT_OUT, *pytest_arguments]) for k in options.kernel or SUITES]
-    if not options.kernel and not pytest_arguments:
-        guests.append(Guest(f"{WITH_TWO_CPUS}, 2 CPUs", WITH_TWO_CPUS, 2, OF_TWO_CPUS))
+    guests = choose_guests(options, pytest_arguments)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         results = list(pool.map(test, guests))
     for guest, (status, closing) in zip(guests, results):
         print(f"Linux {guest.name}: {'passed' if status == 0 else f'FAILED ({status})'}\n{closing}")
     return int(any(status for status, _ in results))
+
+
+def choose_guests(options: argparse.Namespace, pytest_arguments: list[str]) -> list[Guest]:
+    """Return the guests to test in, those that take longest first."""
+    peers = Guest(f"{WITH_PEERS}, peers", WITH_PEERS, 1, [TEST_OF_PEERS, *pytest_arguments])
+    if options.peers:
+        return [peers]
+    everywhere = [*LEFT_OUT, *pytest_arguments]
+    guests = [Guest(k, k, 1, everywhere) for k in options.kernel or SUITES]
+    if options.ci:
+        guests = [
+            guest if guest.kernel in (OLDEST, NEWEST) else guest.with_arguments(*EACH_KERNEL)
+            for guest in guests
+        ]
+        guests.sort(key=lambda guest: guest.kernel not in (OLDEST, NEWEST))
+    if options.ci and not options.kernel:
+        guests.append(peers)
+    if not options.kernel and not pytest_arguments:
+        guests.append(Guest(f"{WITH_TWO_CPUS}, 2 CPUs", WITH_TWO_CPUS, 2, OF_TWO_CPUS))
+    return guests
 
 
 class Guest(NamedTuple):
@@ -110,6 +148,10 @@ class Guest(NamedTuple):
     cpus: int
     pytest_arguments: list[str]
 
+    def with_arguments(self, *more: str) -> Guest:
+        """Return the same guest with more arguments for pytest."""
+        return self._replace(pytest_arguments=[*self.pytest_arguments, *more])
+
 
 def test(guest: Guest) -> tuple[int, str]:
     """Return pytest's exit status and closing line, showing each line as it comes."""
@@ -117,7 +159,7 @@ def test(guest: Guest) -> tuple[int, str]:
         *(sys.executable, "-B", str(HERE / "machine.py")),
         *("--kernel", guest.kernel, "--cpus", str(guest.cpus), "--timeout", str(TIMEOUT)),
         *("--spare", str(MANY_CPUS if guest.kernel == WITH_MANY_CPUS else 2), "--"),
-        *("env", *peers(guest.kernel)),
+        *("env", *peers(guest)),
         *("sh", "-c", TEST, "sh", *guest.pytest_arguments),
     ]
     closing = ""
@@ -132,14 +174,14 @@ def test(guest: Guest) -> tuple[int, str]:
     return machine.returncode, closing
 
 
-def peers(kernel: str) -> list[str]:
-    """Return the variables that tell where the other tools are, if that kernel is to have them."""
-    if kernel != WITH_PEERS:
+def peers(guest: Guest) -> list[str]:
+    """Return the variables that tell where the other tools are, if that guest is to have them."""
+    if TEST_OF_PEERS not in guest.pytest_arguments:
         return []
     install = [sys.executable, "-B", "-c", INSTALL_PEERS]
     done = subprocess.run(install, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, check=True)
     root = done.stdout.splitlines()[-1]
-    return [f"TRACEWHEEL_PEERS={root}", f"BCC_KERNEL_SOURCE={fetch_headers(kernel)}"]
+    return [f"TRACEWHEEL_PEERS={root}", f"BCC_KERNEL_SOURCE={fetch_headers(guest.kernel)}"]
 
 
 if __name__ == "__main__":
