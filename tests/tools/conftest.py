@@ -227,6 +227,7 @@ def kernel_says() -> Iterator[Callable[[str], list[str]]]:
     if not instance.parent.exists():
         pytest.skip("needs tracefs")
     instance.mkdir()
+    (instance / "buffer_size_kb").write_text("8192")  # other disks may be busy
     (instance / "events/block/enable").write_text("1")
     yield lambda name: [
         line.partition(f" {name}: ")[2]
