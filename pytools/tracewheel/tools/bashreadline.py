@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_file
-from tracewheel.runtime.spec.shapes import Column, Option, Stream, Uprobes
+from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream, Uprobes
 
 tool = Stream(
     ring="commands",
@@ -16,18 +16,36 @@ tool = Stream(
         Column("COMMAND", "command", 0),
     ),
     options=(
-        Option(("-s", "--shared"), "only lines read by the functions in this file, a libreadline "
-               "or a program, whatever program calls them", parse_file, "PATH",
-               shows=("COMM",), disables=("arrival",)),
-        Option(("-l", "--line"), "only lines that match", str, "GLOB", globs="command"),
-        Option(("-t", "--timestamps"), "show the date and milliseconds too", numbers_column="TIME"),
-        Option(("-U", "--print-uid"), "show the user's id", shows=("UID",)),
+        Option(
+            ("-s", "--shared"),
+            "trace only lines read by the functions of this file, a libreadline or a program, "
+            "whatever program calls them, and show the name of that program (COMM)",
+            parse_file,
+            "PATH",
+            shows=("COMM",),
+            disables=("arrival",),
+            group=TRACE,
+        ),
+        Option(
+            ("-l", "--line"),
+            "trace only lines that match this glob",
+            str,
+            "GLOB",
+            globs="command",
+        ),
+        Option(
+            ("-t", "--timestamps"),
+            "show the date and milliseconds as well (TIME)",
+            numbers_column="TIME",
+        ),
+        Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",)),
     ),
     container=True,
     uprobes=Uprobes(
-        # Where readline itself is probed, it has to be called first: a shell that waits has.
+        # A probe of readline() misses the call that a waiting shell is already in. So the first
+        # choice is readline_internal_teardown(), which is called once a line is complete.
         functions=(("readline_internal_teardown", "readline"),),
-        caveats={"readline": "the line that is being typed now will not show"},
+        caveats={"readline": "the line that is being typed now will not be shown"},
         program="bash",
         libraries=("libreadline.so",),
         usual=("/bin/bash",),
@@ -35,9 +53,9 @@ tool = Stream(
     ),
     examples=(
         ("bashreadline", "trace all bash shells, also those in containers"),
-        ("bashreadline -t", "with date and milliseconds"),
-        ("bashreadline -p 1234", "one shell"),
-        ('bashreadline -U -l "*sudo *"', "lines with sudo, and whose they are"),
+        ("bashreadline -t", "show the date and milliseconds as well"),
+        ("bashreadline -p 1234", "trace one shell"),
+        ('bashreadline -U -l "*sudo *"', "trace lines with sudo, and show who typed them"),
     ),
-    overhead="a line typed costs some 20 microseconds more, an exec up to 5.",
-)  # fmt: skip
+    overhead="Each line typed takes about 20 microseconds longer, and each exec up to 5.",
+)

@@ -4,31 +4,39 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_disk
-from tracewheel.runtime.spec.shapes import Histogram, Option
+from tracewheel.runtime.spec.shapes import SHOW, Histogram, Option
 
 tool = Histogram(
     histograms="latencies",
     title="block device I/O",
     options=(
-        Option(("-h", "--hist"), "print histograms, as is done anyway"),
-        Option(("-d", "--disk"), "only this disk", parse_disk, "NAME",
-               sets="filter_disk"),
-        Option(("-Q", "--queued"), "include the time that a request waits in the kernel's queue",
-               sets="queued", enables=("queue",)),
-        Option(("-D", "--per-disk"), "a histogram for each disk", shows=("disk",),
-               sets="per_disk"),
-        Option(("-F", "--per-flag"), "a histogram for each operation: READ, WRITE, FLUSH ...",
-               shows=("operation",), sets="per_operation"),
+        Option(("-h", "--hist"), "print a histogram (the default)", group=SHOW),
+        Option(("-d", "--disk"), "trace only this disk", parse_disk, "NAME", sets="filter_disk"),
+        Option(
+            ("-Q", "--queued"),
+            "include the time that a request waits in the kernel's queue",
+            sets="queued",
+            enables=("queue",),
+        ),
+        Option(
+            ("-D", "--per-disk"), "show a histogram for each disk", shows=("disk",), sets="per_disk"
+        ),
+        Option(
+            ("-F", "--per-flag"),
+            "show a histogram for each operation, such as READ, WRITE or FLUSH",
+            shows=("operation",),
+            sets="per_operation",
+        ),
     ),
     owner_ladder="queue",
     sampled=True,
     examples=(
-        ("biolatency", "trace until Ctrl-C, then print the latencies in microseconds"),
-        ("biolatency -m 1 10", "print ten times, once a second, in milliseconds"),
-        ("biolatency -d sda -F", "one disk, reads apart from writes"),
-        ("biolatency -Q -D", "with the time in the queue, each disk apart"),
-        ("biolatency --per-container", "the containers that requests are made for, apart"),
-        ("biolatency --sample-rate 10", "one request in ten"),
+        ("biolatency", "trace until Ctrl-C, then print a histogram"),
+        ("biolatency -m 1 10", "print ten reports, one each second, in ms"),
+        ("biolatency -d sda -F", "show one disk, with a histogram per operation"),
+        ("biolatency -Q -D", "include time in the queue, for each disk"),
+        ("biolatency --per-container", "show a histogram for each container"),
+        ("biolatency --sample-rate 10", "trace one request in ten"),
     ),
-    overhead="a request costs 0.6 microseconds more, of the tens or hundreds that it takes.",
-)  # fmt: skip
+    overhead="Each request takes 0.6 microseconds longer, in addition to tens or hundreds.",
+)

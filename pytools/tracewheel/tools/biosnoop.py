@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_disk, parse_processes, parse_seconds
-from tracewheel.runtime.spec.shapes import Column, Option, Stream
+from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream
 
 
 def _milliseconds(text: str) -> float:
@@ -14,7 +14,7 @@ def _milliseconds(text: str) -> float:
 tool = Stream(
     ring="ios",
     pending=("begun",),
-    skips_in_rows=("issue", "complete"),  # as requests that wait, or never end
+    skips_in_rows=("issue", "complete"),  # they show as requests that wait, or never end
     columns=(
         Column("TIME(s)", "time", 14, kind="seconds"),
         Column("COMM", "comm", 15),
@@ -35,29 +35,55 @@ tool = Stream(
         Column("LAT(ms)", "latency", 7),
     ),
     options=(
-        Option(("-q", "-Q", "--queued"), "show how long a request waited until its issue",
-               shows=("QUE(ms)",)),
-        Option(("-d", "--disk"), "only this disk", parse_disk, "NAME",
-               sets="filter_disk"),
-        Option(("-p",), "as --process; with a number as --pid", parse_processes, "PID",
-               optional=True, switches_on="process", passes_to="pid"),
-        Option(("--process",), "show thread, parent, user and cgroup: of the process, or the one "
-               "that wrote the data", shows=("TID", "PPID", "UID", "CGROUP", "CONTAINER")),
-        Option(("-m", "--min"), "only requests that took so many milliseconds, LAT(ms)",
-               _milliseconds, "MSEC", sets="least_ns"),
-        Option(("-x", "--failed"), "only requests that failed, and why; EINPROGRESS: not "
-               "ended when tracing ends", sets="failed_only",
-               shows=("ERR",)),
-        Option(("-F", "--flags"), "show the operation and its flags as the kernel names them",
-               shows=("OPERATION", "FLAGS")),
+        Option(
+            ("-q", "-Q", "--queued"),
+            "show how long each request waited before it was issued to the device (QUE(ms))",
+            shows=("QUE(ms)",),
+        ),
+        Option(("-d", "--disk"), "trace only this disk", parse_disk, "NAME", sets="filter_disk"),
+        Option(
+            ("-p",),
+            "without a number, the same as --process; with one or more, the same as --pid",
+            parse_processes,
+            "PID",
+            optional=True,
+            switches_on="process",
+            passes_to="pid",
+        ),
+        Option(
+            ("--process",),
+            "show the thread, parent and user of each process (TID, PPID, UID), and the cgroup "
+            "and container of the process that wrote the data (CGROUP, CONTAINER)",
+            shows=("TID", "PPID", "UID", "CGROUP", "CONTAINER"),
+        ),
+        Option(
+            ("-m", "--min"),
+            "trace only requests that took at least this many milliseconds (LAT(ms))",
+            _milliseconds,
+            "MSEC",
+            sets="least_ns",
+        ),
+        Option(
+            ("-x", "--failed"),
+            "trace only requests that failed, and show the error (ERR); EINPROGRESS means that "
+            "the request had not ended when tracing ended",
+            sets="failed_only",
+            shows=("ERR",),
+            group=TRACE,
+        ),
+        Option(
+            ("-F", "--flags"),
+            "show the operation and its flags, as the kernel names them (OPERATION, FLAGS)",
+            shows=("OPERATION", "FLAGS"),
+        ),
     ),
     container=True,
     examples=(
         ("biosnoop", "trace all requests"),
-        ("biosnoop -q", "with the time until each was issued to the device"),
-        ("biosnoop -d sda -m 10", "of one disk, those that took 10 ms or more"),
-        ("biosnoop -p", "with parent, user and cgroup"),
-        ("biosnoop -p 1234 -x", "of one process, those that failed"),
+        ("biosnoop -q", "show how long each waited before its issue"),
+        ("biosnoop -d sda -m 10", "trace one disk, requests of 10 ms or more"),
+        ("biosnoop -p", "show parent, user and cgroup as well"),
+        ("biosnoop -p 1234 -x", "trace the failed requests of one process"),
     ),
-    overhead="a request costs 0.5 microseconds more, of the tens or hundreds that it takes.",
-)  # fmt: skip
+    overhead="Each request takes 0.5 microseconds longer, in addition to tens or hundreds.",
+)

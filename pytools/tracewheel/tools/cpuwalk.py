@@ -18,20 +18,30 @@ tool = Top(
         Column("DISTRIBUTION", "count", 30, kind="bar"),
     ),
     options=(
-        Option(("-F", "--frequency"), "samples a second on each CPU (default: 99)",
-               parse_frequency, "HZ", default=99),
-        Option(("-c", "--cpu"), "sample this CPU only", parse_cpu, "CPU"),
-        Option(("-P", "--process"), "count by process and CPU", sets="per_process",
-               shows=("PID", "COMM")),
+        Option(
+            ("-F", "--frequency"),
+            "take this many samples a second on each CPU (default: 99)",
+            parse_frequency,
+            "HZ",
+            default=99,
+        ),
+        Option(("-c", "--cpu"), "sample only this CPU", parse_cpu, "CPU"),
+        Option(
+            ("-P", "--process"),
+            "show a row for each process on each CPU (PID, COMM)",
+            sets="per_process",
+            shows=("PID", "COMM"),
+        ),
     ),
     examples=(
-        ("cpuwalk", "sample until Ctrl-C, then show which CPUs ran processes"),
-        ("cpuwalk 1", "the same, each second"),
-        ("cpuwalk -P -c 0 10 1", "what ran on one CPU in ten seconds"),
-        ("cpuwalk --per-container 10 1", "which containers ran in ten seconds, and where"),
-        ("cpuwalk -F 999 -p 1234", "where one process runs, sampled more often"),
+        ("cpuwalk", "sample until Ctrl-C, then print a table"),
+        ("cpuwalk 1", "print a table each second"),
+        ("cpuwalk -P -c 0 10 1", "show what ran on one CPU in ten seconds"),
+        ("cpuwalk --per-container 10 1", "show which containers ran on which CPUs"),
+        ("cpuwalk -F 999 -p 1234", "sample one process more often"),
     ),
-    overhead="a sample takes up to 20 microseconds in a virtual machine, 0.2 % of a CPU at 99 Hz;\n"
-    "  CPUs that are idle wake up for it. One that comes online is sampled within a second.",
-    rungs={"sample": "every kernel has its own clock, and it measures time"},
-)  # fmt: skip
+    overhead="In a virtual machine each sample takes up to 20 microseconds, which is 0.2 % of a\n"
+    "  CPU at 99 Hz. Idle CPUs wake up for each sample. A CPU that comes online is sampled\n"
+    "  within a second.",
+    rungs={"sample": "every kernel has this clock, so no other is needed"},
+)

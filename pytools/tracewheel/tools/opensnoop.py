@@ -7,14 +7,14 @@ import os
 import struct
 
 from tracewheel.runtime.host.errors import UsageError
-from tracewheel.runtime.spec.shapes import Column, Option, Stream
+from tracewheel.runtime.spec.shapes import SHOW, Column, Option, Stream
 
-_WANTED_MOST = 32  # of opensnoop.bpf.c
+_WANTED_MOST = 32  # WANTED_MOST of opensnoop.bpf.c
 _ACCESS_MODES = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR)
 
 
 def _flag(text: str) -> str:
-    # Some have no bits here, as O_LARGEFILE where every file may be large.
+    # O_LARGEFILE and others may be 0 on this machine: then no open can be told by them.
     if text != "O_RDONLY" and not (text.startswith("O_") and getattr(os, text, None)):
         raise UsageError(f"no open flag {text!r}: try O_CREAT or O_WRONLY")
     return text
@@ -46,19 +46,48 @@ tool = Stream(
         Column("PATH", "path", 0),
     ),
     options=(
-        Option(("-x", "--failed"), "only opens that failed", sets="failed_only"),
-        Option(("-n", "--name"), "only files of this name, or path if the glob has a slash", str,
-               "GLOB", globs="path"),
-        Option(("--path",), "only paths, as the process gave them, that match", str, "GLOB",
-               globs="path"),
-        Option(("-F", "--full-path"), "complete relative paths", sets="full_path"),
-        Option(("-U", "--print-uid"), "show the user's id", shows=("UID",)),
-        Option(("-e", "--extended"), "show flags and mode", shows=("FLAGS", "MODE")),
-        Option(("-f", "--flag"), "only opens with this flag; may be repeated", _flag, "O_FLAG",
-               sets=_wanted, repeat=True),
-        Option(("--write-only",), "only opens for writing", sets="write_only"),
-        Option(("--all",), "also opens without an open syscall: io_uring, exec, file handles",
-               enables=("all", "handle")),
+        Option(("-x", "--failed"), "trace only opens that failed", sets="failed_only"),
+        Option(
+            ("-n", "--name"),
+            "trace only files whose name matches this glob; with a slash in the glob, whose path "
+            "matches it",
+            str,
+            "GLOB",
+            globs="path",
+        ),
+        Option(
+            ("--path",),
+            "trace only opens whose path, as the process gave it, matches this glob",
+            str,
+            "GLOB",
+            globs="path",
+        ),
+        Option(
+            ("-F", "--full-path"),
+            "show complete paths instead of relative ones",
+            sets="full_path",
+            group=SHOW,
+        ),
+        Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",)),
+        Option(
+            ("-e", "--extended"),
+            "show the flags and the mode of each open (FLAGS, MODE)",
+            shows=("FLAGS", "MODE"),
+        ),
+        Option(
+            ("-f", "--flag"),
+            "trace only opens with this flag; may be repeated, and then one of the flags is enough",
+            _flag,
+            "O_FLAG",
+            sets=_wanted,
+            repeat=True,
+        ),
+        Option(("--write-only",), "trace only opens for writing", sets="write_only"),
+        Option(
+            ("--all",),
+            "trace opens without an open system call as well: by io_uring, exec or a file handle",
+            enables=("all", "handle"),
+        ),
     ),
     container=True,
     short={"uid": "-u", "stack": "-c"},
@@ -66,15 +95,16 @@ tool = Stream(
     sampled=True,
     examples=(
         ("opensnoop", "trace all opens"),
-        ("opensnoop -p 1234", "of one process"),
-        ('opensnoop -n "*.txt"', "of text files"),
-        ("opensnoop -x --comm nginx", "that failed in nginx"),
-        ("opensnoop -t --stack", "with timestamps and stacks"),
+        ("opensnoop -p 1234", "trace one process"),
+        ('opensnoop -n "*.txt"', "trace text files"),
+        ("opensnoop -x --comm nginx", "trace opens that failed in nginx"),
+        ("opensnoop -t --stack", "show seconds since the start, and stacks"),
     ),
-    overhead="an open costs 0.2 to 0.6 microseconds more; where fexit is refused, any other\n"
-    "  system call costs some 50 ns more. A row costs the tool 0.1 microseconds of CPU.",
+    overhead="Each open takes 0.2 to 0.6 microseconds longer. Where the kernel refuses fexit,\n"
+    "  every other system call takes about 50 ns longer. Each row costs the tool 0.1\n"
+    "  microseconds of CPU time.",
     rungs={
         "open__fexit": "openat2 calls with a bad struct size are not seen",
-        "handle": "a tracepoint does not tell which file a handle names",
+        "handle": "no tracepoint tells which file a handle stands for, so only fexit can",
     },
-)  # fmt: skip
+)

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.shapes import Column, Counts, Option, Top
+from tracewheel.runtime.spec.shapes import SHOW, Column, Counts, Option, Top
 
-_OVERHEAD = "a fork or exec, hundreds of microseconds long, costs 0.3 more."
+_OVERHEAD = "Each fork or exec takes 0.3 microseconds longer, in addition to hundreds."
 _PARENTS = Option(
-    ("-P", "--by-parent"), "which processes fork and execute most", sets="per_parent"
-)  # fmt: skip
+    ("-P", "--by-parent"),
+    "show which processes fork and execute most (PID, COMM)",
+    sets="per_parent",
+    group=SHOW,
+)
 _TOP = Top(
     sums="parents",
     title="new processes",
@@ -34,10 +37,10 @@ tool = Counts(
     ),
     options=(_PARENTS._replace(as_shape=_TOP),),
     examples=(
-        ("pidpersec 1", "the processes, threads and execs of each second"),
-        ("pidpersec -i 5", "their mean rates over five seconds"),
-        ("pidpersec -P 1", "who forks most"),
-        ("pidpersec --follow -p 1234 10 1", "what a process and its children fork in ten seconds"),
+        ("pidpersec 1", "print the rates of each second"),
+        ("pidpersec -i 5", "print the mean rates of every five seconds"),
+        ("pidpersec -P 1", "show which processes fork most, each second"),
+        ("pidpersec --follow -p 1234 10 1", "trace a process and its descendants for 10 s"),
     ),
     overhead=_OVERHEAD,
 )

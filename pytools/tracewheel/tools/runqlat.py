@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_count, parse_cpu
-from tracewheel.runtime.spec.shapes import Histogram, Option
+from tracewheel.runtime.spec.shapes import SHOW, Histogram, Option
 
 
 def _microseconds(text: str) -> int:
@@ -15,27 +15,50 @@ tool = Histogram(
     histograms="waits",
     title="run queue latency",
     options=(
-        Option(("--hist",), "print histograms, as is done anyway"),
-        Option(("-c", "--cpu"), "only waits that ended on this CPU", parse_cpu, "CPU",
-               sets="filter_cpu"),
-        Option(("--min",), "only waits of at least this many microseconds", _microseconds, "USEC",
-               sets="least_ns"),
-        Option(("-P", "--pids"), "a histogram for each process", shows=("pid", "comm"),
-               sets="per_process"),
-        Option(("-L", "--tids"), "a histogram for each thread", shows=("tid", "comm"),
-               sets="per_thread"),
-        Option(("-C", "--per-cpu"), "a histogram for each CPU", shows=("cpu",),
-               sets="per_cpu"),
-        Option(("--pidnss",), "a histogram for each PID namespace", shows=("pidns",),
-               sets="per_pidns"),
+        Option(("--hist",), "print a histogram (the default)", group=SHOW),
+        Option(
+            ("-c", "--cpu"),
+            "trace only waits that ended on this CPU",
+            parse_cpu,
+            "CPU",
+            sets="filter_cpu",
+        ),
+        Option(
+            ("--min",),
+            "trace only waits of at least this many microseconds",
+            _microseconds,
+            "USEC",
+            sets="least_ns",
+        ),
+        Option(
+            ("-P", "--pids"),
+            "show a histogram for each process",
+            shows=("pid", "comm"),
+            sets="per_process",
+        ),
+        Option(
+            ("-L", "--tids"),
+            "show a histogram for each thread",
+            shows=("tid", "comm"),
+            sets="per_thread",
+        ),
+        Option(
+            ("-C", "--per-cpu"), "show a histogram for each CPU", shows=("cpu",), sets="per_cpu"
+        ),
+        Option(
+            ("--pidnss",),
+            "show a histogram for each PID namespace",
+            shows=("pidns",),
+            sets="per_pidns",
+        ),
     ),
     examples=(
-        ("runqlat", "trace until Ctrl-C, then print the waits in microseconds"),
-        ("runqlat 1 10", "print ten times, once a second"),
-        ("runqlat -c 0", "on one CPU"),
-        ("runqlat -P --min 1000", "which processes waited for a millisecond or more"),
-        ("runqlat --per-container", "the tasks of which container wait how long"),
-        ("runqlat --cgroup /system.slice", "of the tasks of one cgroup"),
+        ("runqlat", "trace until Ctrl-C, then print a histogram"),
+        ("runqlat 1 10", "print ten reports, one each second"),
+        ("runqlat -c 0", "trace one CPU"),
+        ("runqlat -P --min 1000", "show which processes waited for 1 ms or more"),
+        ("runqlat --per-container", "show a histogram for each container"),
+        ("runqlat --cgroup /system.slice", "trace the tasks of one cgroup"),
     ),
-    overhead="a wake-up and the switch that follows cost 0.3 microseconds more.",
-)  # fmt: skip
+    overhead="Each wake-up with the switch that follows it takes 0.3 microseconds longer.",
+)

@@ -5,31 +5,67 @@ from __future__ import annotations
 
 from tracewheel.runtime.host import syscalls
 from tracewheel.runtime.spec.arguments import parse_error, parse_process
-from tracewheel.runtime.spec.shapes import Column, Histogram, Option, Top
+from tracewheel.runtime.spec.shapes import DIAGNOSIS, SHOW, TRACE, Column, Histogram, Option, Top
 
-_KNOWN_MOST = 2048  # of syscount.bpf.c
+_KNOWN_MOST = 2048  # KNOWN_MOST of syscount.bpf.c
+_X32 = 1 << 31  # X32 of syscount.bpf.c: x32 calls are counted with those of x86-64
 
 
 def _wanted(calls: tuple[frozenset[int], ...]) -> dict[str, object]:
-    bits = {call % 2**31 for same in calls for call in same}  # x32's are those of x86-64
-    wanted = sum(1 << bit for bit in bits if bit < _KNOWN_MOST)
+    """Return a set of bits, one for each ev_syscall that is wanted."""
+    wanted = 0
+    for variants in calls:  # the native, 32-bit and x32 calls of one name
+        for call in variants:
+            bit = call % _X32
+            if bit < _KNOWN_MOST:
+                wanted |= 1 << bit
     return {"some_wanted": True, "wanted": wanted.to_bytes(_KNOWN_MOST // 8, "little")}
 
 
 _SELECT = (
-    Option(("-x", "--failed"), "only calls that failed", sets="failed_only", enables=("exit",),
-           disables=("enter",)),
-    Option(("-e", "--errno"), "only calls that failed with this error", parse_error,
-           "ERRNO", sets="wanted_error", enables=("exit",), disables=("enter",)),
-    Option(("--syscall",), "only this call; may be repeated", syscalls.parse, "NAME",
-           sets=_wanted, repeat=True),
-    Option(("--ppid",), "only children of this process", parse_process, "PPID",
-           sets="wanted_ppid"),
-)  # fmt: skip
-_HIST = Option(("--hist",), "show how long calls took as histograms, with -m in milliseconds",
-               sets=lambda _: {"timed": True, "as_histogram": True},
-               enables=("exit", "enter", "gone"))  # fmt: skip
-_OVERHEAD = "any system call costs 30 to 50 ns more, with -P or -B up to 170, with -L some 200."
+    Option(
+        ("-x", "--failed"),
+        "trace only calls that failed",
+        sets="failed_only",
+        enables=("exit",),
+        disables=("enter",),
+    ),
+    Option(
+        ("-e", "--errno"),
+        "trace only calls that failed with this error, such as ENOENT",
+        parse_error,
+        "ERRNO",
+        sets="wanted_error",
+        enables=("exit",),
+        disables=("enter",),
+    ),
+    Option(
+        ("--syscall",),
+        "trace only this system call; may be repeated",
+        syscalls.parse,
+        "NAME",
+        sets=_wanted,
+        repeat=True,
+    ),
+    Option(
+        ("--ppid",),
+        "trace only children of this process",
+        parse_process,
+        "PPID",
+        sets="wanted_ppid",
+    ),
+)
+_HIST = Option(
+    ("--hist",),
+    "show histograms of how long calls took; with -m, in milliseconds",
+    sets=lambda _: {"timed": True, "as_histogram": True},
+    enables=("exit", "enter", "gone"),
+    group=SHOW,
+)
+_OVERHEAD = (
+    "Each system call takes 30 to 50 ns longer, with -P or -B up to 170 ns, and with -L\n"
+    "  about 200 ns."
+)
 _LATENCIES = Histogram(
     histograms="latencies",
     title="system call latency",
@@ -52,31 +88,63 @@ tool = Top(
         Column("MSECS", "lasted", 16, number=1_000_000, hidden=True),
     ),
     options=(
-        Option(("-P", "--process"), "count by process, not by call", shows=("PID", "COMM"),
-               hides=("SYSCALL",),
-               sets=lambda _: {"per_process": True, "without_syscall": True}),
-        Option(("-B", "--both"), "count by process and call", shows=("PID", "COMM"),
-               sets=lambda _: {"per_process": True}),
+        Option(
+            ("-P", "--process"),
+            "count by process instead of by call (PID, COMM)",
+            shows=("PID", "COMM"),
+            hides=("SYSCALL",),
+            sets=lambda _: {"per_process": True, "without_syscall": True},
+        ),
+        Option(
+            ("-B", "--both"),
+            "count by process and by call (PID, COMM)",
+            shows=("PID", "COMM"),
+            sets=lambda _: {"per_process": True},
+        ),
         *_SELECT,
-        Option(("--errors",), "only calls that failed, apart by their error", shows=("ERROR",),
-               sets=lambda _: {"failed_only": True, "per_error": True}, enables=("exit",),
-               disables=("enter",)),
-        Option(("-L", "--latency"), "the microseconds that calls took, until they returned",
-               sets="timed", shows=("USECS",), enables=("exit", "enter", "gone")),
-        Option(("-m", "--milliseconds"), "the same in milliseconds", shows=("MSECS",),
-               hides=("USECS",), sets=lambda _: {"timed": True}, enables=("exit", "enter", "gone")),
+        Option(
+            ("--errors",),
+            "trace only calls that failed, and count each error separately (ERROR)",
+            shows=("ERROR",),
+            sets=lambda _: {"failed_only": True, "per_error": True},
+            enables=("exit",),
+            disables=("enter",),
+            group=TRACE,
+        ),
+        Option(
+            ("-L", "--latency"),
+            "show how many microseconds the calls took until they returned (USECS)",
+            sets="timed",
+            shows=("USECS",),
+            enables=("exit", "enter", "gone"),
+        ),
+        Option(
+            ("-m", "--milliseconds"),
+            "show how many milliseconds the calls took until they returned (MSECS)",
+            shows=("MSECS",),
+            hides=("USECS",),
+            sets=lambda _: {"timed": True},
+            enables=("exit", "enter", "gone"),
+        ),
         _HIST._replace(as_shape=_LATENCIES),
-        Option(("-l", "--list"), "list the calls that have a name, and exit",
-               lists=syscalls.listed),
+        Option(
+            ("-l", "--list"),
+            "print the number and name of each system call, and exit",
+            lists=syscalls.listed,
+            group=DIAGNOSIS,
+        ),
     ),
     short={"top": "-T"},
     examples=(
-        ("syscount -i 1", "the ten most frequent calls, each second"),
-        ("syscount -P", "which processes make the most calls, until Ctrl-C"),
-        ("syscount -L -p 1234", "in which calls one process spends its time"),
-        ("syscount --errors -T 20", "which calls fail, and why"),
-        ("syscount --hist --syscall fsync --per-container", "how long fsync takes, and where"),
-        ("syscount -B --syscall futex 5 3", "who calls futex, three times in 15 seconds"),
+        ("syscount -i 1", "print the ten most frequent calls each second"),
+        ("syscount -P", "show which processes make the most calls"),
+        ("syscount -L -p 1234", "show in which calls a process spends time"),
+        ("syscount --errors -T 20", "show which calls fail, and their errors"),
+        (
+            "syscount --hist --syscall fsync --per-container",
+            "show how long fsync takes in each container",
+        ),
+        ("syscount -B --syscall futex 5 3", "show who calls futex, 3 times every 5 s"),
     ),
     overhead=_OVERHEAD,
-)  # fmt: skip
+)

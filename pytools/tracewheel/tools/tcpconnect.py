@@ -5,25 +5,46 @@ from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_count, parse_processes, parse_seconds
 from tracewheel.runtime.spec.net import PEERS
-from tracewheel.runtime.spec.shapes import Column, Option, Stream, Top
+from tracewheel.runtime.spec.shapes import LIMITS, SHOW, STOP, Column, Option, Stream, Top
 
 _OVERHEAD = (
-    "a connection, some 10 microseconds on loopback, costs 1 to 4 more; where fexit is\n"
-    "  refused, any system call costs some 30 to 40 ns more."
+    "Each connection takes 1 to 4 microseconds longer, in addition to about 10 on\n"
+    "  loopback. Where the kernel refuses fexit, every system call takes 30 to 40 ns longer."
 )
-_WITHOUT_SENDING = "connects by io_uring that fail before they send are not seen"
+_WITHOUT_SENDING = "connects by io_uring that fail before sending are not seen"
 _RUNGS = {"unsent__tp_btf": _WITHOUT_SENDING, "unsent__raw_tp": _WITHOUT_SENDING}
 _SELECT = (
-    Option(("-p",), "as --ports; with a number as --pid", parse_processes, "PID",
-           optional=True, switches_on="ports", passes_to="pid"),
-    Option(("-L", "-s", "--ports"), "show the local port, too", shows=("LPORT",)),
-    Option(("-x", "--failed"), "only connects that fail, are given up (ECANCELED) or have no "
-           "answer when tracing ends (EINPROGRESS)", sets="failed_only"),
+    Option(
+        ("-p",),
+        "without a number, the same as --ports; with one or more, the same as --pid",
+        parse_processes,
+        "PID",
+        optional=True,
+        switches_on="ports",
+        passes_to="pid",
+    ),
+    Option(("-L", "-s", "--ports"), "show the local port as well (LPORT)", shows=("LPORT",)),
+    Option(
+        ("-x", "--failed"),
+        "trace only connects that failed, were given up (ECANCELED) or had no answer when "
+        "tracing ended (EINPROGRESS)",
+        sets="failed_only",
+    ),
     *PEERS,
-    Option(("-i", "--interval"), "with -c, report each time so many seconds have passed",
-           parse_seconds, "SEC"),
-)  # fmt: skip
-_COUNT = Option(("-c", "--totals", "--count"), "count by addresses and port", sets="count_only")
+    Option(
+        ("-i", "--interval"),
+        "with -c, print a report every SEC seconds",
+        parse_seconds,
+        "SEC",
+        group=STOP,
+    ),
+)
+_COUNT = Option(
+    ("-c", "--totals", "--count"),
+    "count connects by addresses and port instead of showing each",
+    sets="count_only",
+    group=SHOW,
+)
 _COUNTS = Top(
     sums="peers",
     title="TCP connections",
@@ -60,21 +81,27 @@ tool = Stream(
     options=(
         *_SELECT,
         _COUNT._replace(as_shape=_COUNTS),
-        Option(("-U", "--print-uid"), "show the user's id", shows=("UID",)),
-        Option(("--stack-storage-size",), "stacks of connects without an answer that are kept",
-               lambda text: parse_count(text, 1), "N", resizes="stacks"),
+        Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",)),
+        Option(
+            ("--stack-storage-size",),
+            "set how many stacks of connects without an answer can be kept",
+            lambda text: parse_count(text, 1),
+            "N",
+            resizes="stacks",
+            group=LIMITS,
+        ),
     ),
     short={"uid": "-u"},
     stack=True,
     container=True,
     examples=(
         ("tcpconnect", "trace all connects"),
-        ("tcpconnect -p", "with local ports"),
-        ("tcpconnect -t -P 80,443", "to web servers, with timestamps"),
-        ("tcpconnect -x --to 10.0.0.0/8", "to one network, if they fail"),
-        ("tcpconnect -c -i 10", "who connects where, how often, every ten seconds"),
-        ("tcpconnect --stack -p 1234", "of one process, with stacks"),
+        ("tcpconnect -p", "show local ports as well"),
+        ("tcpconnect -t -P 80,443", "trace connects to web servers, with times"),
+        ("tcpconnect -x --to 10.0.0.0/8", "trace failed connects to one network"),
+        ("tcpconnect -c -i 10", "count connects, report every ten seconds"),
+        ("tcpconnect --stack -p 1234", "trace one process, and show stacks"),
     ),
     overhead=_OVERHEAD,
     rungs=_RUNGS,
-)  # fmt: skip
+)

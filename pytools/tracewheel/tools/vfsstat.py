@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tracewheel.runtime.spec.shapes import Column, Counts, Option
 
-_APPROXIMATE = "approximate: counts system calls, not what the kernel does by itself"
+_APPROXIMATE = "approximate: system calls are counted, not the kernel's own operations"
 
 
 def _rate(header: str, member: str, hidden: bool = False) -> Column:
@@ -32,20 +32,25 @@ tool = Counts(
         _rate("READDIR/s", "readdir", hidden=True),
     ),
     options=(
-        Option(("--extra",), "also stat, rename, link, symlink and readdir", enables=("extra",),
-               shows=("STAT/s", "RENAME/s", "LINK/s", "SYMLINK/s", "READDIR/s")),
+        Option(
+            ("--extra",),
+            "count stat, rename, link, symlink and readdir as well",
+            enables=("extra",),
+            shows=("STAT/s", "RENAME/s", "LINK/s", "SYMLINK/s", "READDIR/s"),
+        ),
     ),
     examples=(
-        ("vfsstat 1", "the operations of each second"),
-        ("vfsstat 10 3", "their mean rates over ten seconds, three times"),
-        ("vfsstat --extra -p 1234", "those of one process until Ctrl-C, with more kinds"),
-        ("vfsstat --per-container 1", "those of each container"),
-        ("vfsstat -j 1", "as numbers, not as rates"),
+        ("vfsstat 1", "print the rates of each second"),
+        ("vfsstat 10 3", "print the mean rates of ten seconds, 3 times"),
+        ("vfsstat --extra -p 1234", "count more kinds, of one process"),
+        ("vfsstat --per-container 1", "print the rates of each container"),
+        ("vfsstat -j 1", "print counts instead of rates, as JSON"),
     ),
-    overhead="where it counts system calls, any of them costs some 25 ns more; attached to\n"
-    "  functions it costs nothing but the operations that it counts.",
+    overhead="Where the tool can attach to functions, only the operations that it counts take\n"
+    "  longer. Where it has to count system calls, each of them takes about 25 ns longer.",
     rungs={
         f"{ladder}__{rung}": _APPROXIMATE
-        for ladder in ("calls", "extra") for rung in ("tp_btf", "raw_tp")
+        for ladder in ("calls", "extra")
+        for rung in ("tp_btf", "raw_tp")
     },
-)  # fmt: skip
+)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The options that tell which peers are wanted, of the tools that include net.bpf.h."""
+"""Options that select peers by address and port, for tools that include net.bpf.h."""
 
 from __future__ import annotations
 
@@ -55,10 +55,22 @@ def _nets(given: tuple[bytes, ...]) -> dict[str, Any]:
 
 
 PEERS = (
-    Option(("-4", "--ipv4"), "only IPv4, by IPv6 sockets too", sets="net_ipv4_only"),
-    Option(("-6", "--ipv6"), "only IPv6", sets="net_ipv6_only"),
-    Option(("-P", "--port"), "only to these ports, such as 80 or 443,8000-8999; may be repeated",
-           parse_ports, "LIST", sets=_ports, repeat=True),
-    Option(("--to",), "only to this network, such as 10.0.0.0/8; may be repeated", parse_net,
-           "CIDR", sets=_nets, repeat=True),
-)  # fmt: skip
+    Option(("-4", "--ipv4"), "trace only IPv4, also over IPv6 sockets", sets="net_ipv4_only"),
+    Option(("-6", "--ipv6"), "trace only IPv6", sets="net_ipv6_only"),
+    Option(
+        ("-P", "--port"),
+        "trace only these remote ports, such as 80 or 443,8000-8999; may be repeated",
+        parse_ports,
+        "LIST",
+        sets=_ports,
+        repeat=True,
+    ),
+    Option(
+        ("--to",),
+        "trace only this remote network, such as 10.0.0.0/8; may be repeated",
+        parse_net,
+        "CIDR",
+        sets=_nets,
+        repeat=True,
+    ),
+)

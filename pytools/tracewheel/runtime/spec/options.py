@@ -120,14 +120,14 @@ def _filter_cgroup(value: tuple[int, int]) -> dict[str, int]:
 WHO = (
     Option(
         ("-p", "--pid"),
-        "trace only this process, or several, such as 1234,1240; stop when the last has ended",
+        "trace only this process, or several such as 1234,1240; stop when the last one has ended",
         parse_processes,
         "PID",
         sets=_filter_processes,
     ),
     Option(
         ("--follow",),
-        "with -p, trace the descendants of these processes, too",
+        "with -p, trace the descendants of these processes as well",
         sets="filter_follow",
         enables=("follow",),
     ),
@@ -239,7 +239,7 @@ _STACK = Option(
 )
 _PICTURES = {
     "flame": "a flame graph of the stacks (SVG)",
-    "folded": "the stacks in folded form, a line for each",
+    "folded": "the stacks in folded form, one per line,",
     "speedscope": "the stacks as a profile for speedscope",
 }
 PICTURE_FILES = tuple(_PICTURES)
