@@ -6,9 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from tracewheel.runtime.host.errors import (
-    NotSupported,
-)
+from tracewheel.runtime.host.errors import NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,22 +14,26 @@ if TYPE_CHECKING:
 
 
 def cgroup_root() -> str:
-    """Return where the unified cgroup hierarchy is mounted."""
+    """Return where the unified cgroup hierarchy is mounted; raise NotSupported if nowhere."""
     with open("/proc/self/mountinfo") as mounts:
         for line in mounts:
             fields, _, kind = line.partition(" - ")
             if kind.startswith("cgroup2 "):
                 return fields.split()[4]
-    raise NotSupported("cannot select a cgroup: cgroup2 is needed, and none is mounted")
+    raise NotSupported(
+        "cannot select a cgroup: no cgroup2 file system is mounted: "
+        "mount -t cgroup2 none /sys/fs/cgroup"
+    )
 
 
 def cgroups(root: str) -> Iterator[tuple[str, int]]:
     """Yield the path and the id of each cgroup, parents first."""
     for path, _, _ in os.walk(root):
-        with contextlib.suppress(FileNotFoundError):  # it has gone while we looked
+        with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
             yield path, os.stat(path).st_ino
 
 
 def cgroup_at(path: str, root: str) -> tuple[int, int]:
-    """Return (id, depth below the root) of a cgroup."""
-    return os.stat(path).st_ino, 0 if path == root else os.path.relpath(path, root).count("/") + 1
+    """Return the id of a cgroup and its depth below the root, which itself has depth 0."""
+    depth = 0 if path == root else len(os.path.relpath(path, root).split("/"))
+    return os.stat(path).st_ino, depth

@@ -7,12 +7,15 @@ import time
 
 
 def boot_time_ns() -> int:
-    """Return CLOCK_BOOTTIME, the clock of ev_time."""
+    """Return the time since the boot, in ns: the clock of ev_time."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def boot_to_epoch_ns() -> int:
-    """Return what turns CLOCK_BOOTTIME into time since 1970, by the tightest of a few readings."""
+    """Return the ns to add to CLOCK_BOOTTIME for the time since 1970.
+
+    The clocks are read one after the other, a few times; the quickest reading is the most exact.
+    """
     readings = [(boot_time_ns(), time.time_ns(), boot_time_ns()) for _ in range(5)]
     before, epoch, after = min(readings, key=lambda reading: reading[2] - reading[0])
     return epoch - (before + after) // 2

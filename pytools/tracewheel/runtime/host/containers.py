@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Containers and services: what their cgroups tell, and what root has written of them."""
+"""Names of containers and services.
+
+Which container a cgroup belongs to is told by the name of the cgroup. What the container is called
+is told by the files of container engines, which only root can write.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracewheel.runtime.host.cgroups import cgroup_at, cgroup_root, cgroups
 from tracewheel.runtime.host.errors import NotSupported, TargetGone, UsageError
 
 _HEX = frozenset("0123456789abcdef")
-_LEAST_PREFIX, _SHORT, _LONG = 6, 12, 64
-_MOST_BYTES = 1 << 24
+# Digits of a container's id: the whole id, what is shown of it, and the fewest that select it.
+_ID_DIGITS = 64
+_ID_DIGITS_SHOWN = 12
+_ID_DIGITS_LEAST = 6
+_FILE_BYTES_MOST = 1 << 24
+# What is before and behind the name of a machine in the name of its cgroup.
 _MACHINES = (("lxc.payload.", ""), ("machine-", ".scope"), ("systemd-nspawn@", ".service"))
+_NO_CONTAINER = "-"
+_GONE = "?"  # the cgroup was removed before it was looked at
 _FILES = (
     "var/lib/docker/containers/*/config.v2.json",
     "run/containerd/io.containerd.runtime.v2.task/*/*/config.json",
@@ -23,18 +33,20 @@ _FILES = (
 
 
 def container_id(component: str) -> str:
-    """Return the id in the name of a container's cgroup; nothing for any other cgroup.
+    """Return the id in the name of a container's cgroup, "" for any other cgroup.
 
     Docker: docker-ID.scope or ID; containerd: cri-containerd-ID.scope, nerdctl-ID.scope, ID or
     SLICE:cri-containerd:ID; Podman: libpod-ID.scope or libpod-ID; CRI-O: crio-ID.scope or crio-ID.
     """
     head, _, tail = component.removesuffix(".scope").replace(":", "-").rpartition("-")
-    # What watches a container of Podman or CRI-O from outside is called conmon.
-    return tail if len(tail) == _LONG and not set(tail) - _HEX and "conmon" not in head else ""
+    is_id = len(tail) == _ID_DIGITS and _HEX.issuperset(tail)
+    # conmon is the monitor of a container of Podman or CRI-O, and runs outside of it.
+    is_monitor = "conmon" in head
+    return tail if is_id and not is_monitor else ""
 
 
 def machine_name(component: str) -> str:
-    """Return the name in the name of a cgroup of LXC or of systemd's machines, or nothing."""
+    """Return the name of a machine of LXC or systemd from that of its cgroup, "" for any other."""
     for prefix, suffix in _MACHINES:
         if component.startswith(prefix) and component.endswith(suffix):
             return component[len(prefix) : len(component) - len(suffix)].replace("\\x2d", "-")
@@ -42,7 +54,7 @@ def machine_name(component: str) -> str:
 
 
 def _read(path: str) -> Any:
-    """Return the JSON that root has written; None where anybody else could have."""
+    """Return the JSON of a file that only root can write, None if there is no such file."""
     import json
     import stat
 
@@ -50,23 +62,27 @@ def _read(path: str) -> Any:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode) and not (status.st_uid or status.st_mode & 0o022):
-                return json.loads(file.read(_MOST_BYTES))
+            others_can_write = status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if stat.S_ISREG(status.st_mode) and not others_can_write:
+                return json.loads(file.read(_FILE_BYTES_MOST))
     except (OSError, ValueError, RecursionError):
         pass
     return None
 
 
 def _names_in(path: str) -> list[tuple[Any, list[Any]]]:
-    """Return the ids of the containers that a file describes, with their names."""
+    """Return the ids of the containers that a file describes, with their names.
+
+    The values are as the file has them: nothing is known of their types.
+    """
     data = _read(path)
-    if isinstance(data, list):  # of Podman or CRI-O
+    if isinstance(data, list):  # a file of Podman or CRI-O
         return [
             (each.get("id"), each.get("names") or []) for each in data if isinstance(each, dict)
         ]
     if not isinstance(data, dict):
         return []
-    names = [data.get("Name")]  # of Docker: begins with a slash
+    names = [data.get("Name")]  # a file of Docker; the name begins with a slash
     notes = data.get("annotations")
     if isinstance(notes, dict):
         pod = notes.get("io.kubernetes.cri.sandbox-name")
@@ -76,7 +92,7 @@ def _names_in(path: str) -> list[tuple[Any, list[Any]]]:
 
 
 def _expand(name: Any) -> list[str]:
-    """Return the names by which a container may be called, the one to show first."""
+    """Return the names by which a container may be selected; the first one is shown."""
     if not isinstance(name, str) or not name.strip("/"):
         return []
     parts = name.lstrip("/").split("_")
@@ -86,30 +102,34 @@ def _expand(name: Any) -> list[str]:
 
 
 def container_names(root: str = "/") -> dict[str, list[str]]:
-    """Return the names of the containers that files below a root tell of, by their ids."""
+    """Return the names of containers by their ids, from files of container engines below ROOT."""
     import glob
 
     found: dict[str, list[str]] = {}
     for pattern in _FILES:
         for path in glob.glob(os.path.join(root, pattern)):
             for number, names in _names_in(path):
-                if isinstance(number, str):
-                    found.setdefault(number, []).extend(n for name in names for n in _expand(name))
+                if not isinstance(number, str):
+                    continue
+                known = found.setdefault(number, [])
+                for name in names:
+                    known += _expand(name)
     return found
 
 
 def find_container(text: str, mount: str = "", root: str = "/") -> tuple[int, int]:
-    """Return (id, depth below the root) of a cgroup by a container's name or id, or a unit's name.
+    """Return the id and depth of a cgroup, by the name or id of a container or a unit's name.
 
     An id may be shortened to six digits. An id wins over a name, a name over the start of an id.
     ``mount`` is where the cgroups are, ``root`` where the files of container engines are.
+    Raises TargetGone if there is none, and UsageError if there are several.
     """
     if not text:
         raise UsageError("expected a container's name or id")
     mount = mount or cgroup_root()
     names = container_names(root)
     containers: dict[str, str] = {}  # paths, by id
-    units: dict[str, str] = {}  # paths, by what is behind the mount
+    units: dict[str, str] = {}  # paths, by the paths below the mount
     for path, _ in cgroups(mount):
         component = os.path.basename(path)
         number = container_id(component)
@@ -117,30 +137,30 @@ def find_container(text: str, mount: str = "", root: str = "/") -> tuple[int, in
             containers.setdefault(number, path)
         elif text in (machine_name(component), component, component.rpartition(".")[0]):
             units[path[len(mount) :]] = path
-    for found in (
-        {number: path for number, path in containers.items() if number == text.lower()},
-        {number: path for number, path in containers.items() if text in names.get(number, ())},
-        units,
-        {number: path for number, path in containers.items() if _is_short_id(text, number)},
-    ):
+    by_id = {n: path for n, path in containers.items() if n == text.lower()}
+    by_name = {n: path for n, path in containers.items() if text in names.get(n, ())}
+    by_short_id = {n: path for n, path in containers.items() if _is_short_id(text, n)}
+    for found in (by_id, by_name, units, by_short_id):
         if len(found) > 1:
-            told = [_describe_container(each, names) for each in found]
-            raise UsageError(f"{text!r} may be any of: {', '.join(map(repr, told))}")
-        for path in found.values():
+            described = [repr(_describe_container(each, names)) for each in found]
+            raise UsageError(f"{text!r} may be any of {', '.join(described)}: give more of it")
+        if found:
+            (path,) = found.values()
             return cgroup_at(path, mount)
-    hint = ": those of cgroup v1 are not seen, cgroup2 is needed" if _has_cgroup_v1() else ""
+    hint = ": containers of cgroup v1 cannot be seen, cgroup2 is needed" if _has_cgroup_v1() else ""
     raise TargetGone(f"cannot find container {text!r} below {mount}{hint}")
 
 
 def _is_short_id(text: str, number: str) -> bool:
-    return len(text) >= _LEAST_PREFIX and number.startswith(text.lower())
+    return len(text) >= _ID_DIGITS_LEAST and number.startswith(text.lower())
 
 
 def _describe_container(number: str, names: dict[str, list[str]]) -> str:
-    """Return a container's short id and name; a unit's path as it is."""
+    """Return the short id of a container and its name, if it has one; a unit's path as it is."""
     if not container_id(number):
         return number
-    return " ".join([number[:_SHORT], *names.get(number, [])[:1]])
+    first_name = names.get(number, [])[:1]
+    return " ".join([number[:_ID_DIGITS_SHOWN], *first_name])
 
 
 def _has_cgroup_v1() -> bool:
@@ -148,37 +168,55 @@ def _has_cgroup_v1() -> bool:
         return any(" - cgroup " in line for line in mounts)
 
 
-# Of a cgroup, by its path and by its id: the id of its innermost container's and the last part of
-# that one's path; those of the root where there is no container; its own id and "?" if it is gone.
-_containers: dict[str | int, tuple[int, str]] = {}
-_names: dict[str, list[str]] = {}
+class Owner(NamedTuple):
+    """The cgroup of the innermost container that a cgroup is in.
+
+    It is the root of all cgroups for a cgroup that is in no container. ``name`` is the last part
+    of its path, or "?" if the cgroup was removed before it was looked at.
+    """
+
+    cgroup: int
+    name: str
+
+
+_owners: dict[int, Owner] = {}  # by the id of a cgroup
+_owners_by_path: dict[str, Owner] = {}
+_names: dict[str, list[str]] = {}  # of containers, by their ids
 
 
 def learn() -> None:
-    """Look at the containers that there are: once one is gone it is too late."""
+    """Take note of all containers that exist now, because later they may be gone."""
     with contextlib.suppress(NotSupported):
         for path, number in cgroups(cgroup_root()):
             folder, name = os.path.split(path)
-            is_container = container_id(name) or machine_name(name)
-            found = (number, name) if is_container else _containers.get(folder, (number, name))
-            if number not in _containers:
-                # One that was started again keeps the id that it had.
-                _containers[number] = _containers.setdefault(path, found)
+            owner = Owner(number, name)
+            if not container_id(name) and not machine_name(name):
+                owner = _owners_by_path.get(folder, owner)
+            if number not in _owners:
+                # A container that was started again keeps the id that it had.
+                _owners[number] = _owners_by_path.setdefault(path, owner)
                 label(number)
 
 
-def container_of(cgroup: int) -> tuple[int, str]:
-    """Return what all cgroups of a container share: the id of its own, and how that is called."""
-    if cgroup not in _containers:
+def container_of(cgroup: int) -> Owner:
+    """Return the cgroup of the container that a cgroup, given by its id, is in."""
+    if cgroup not in _owners:
         learn()
-    return _containers.setdefault(cgroup, (cgroup, "?"))
+    return _owners.setdefault(cgroup, Owner(cgroup, _GONE))
 
 
 def label(cgroup: int, root: str = "/") -> str:
-    """Return the name or short id of a cgroup's innermost container; "-": none, "?": it is gone."""
-    _, name = container_of(cgroup)
+    """Return the name or short id of the innermost container that a cgroup is in.
+
+    Returns "-" if it is in none, and "?" if it was removed before it was looked at.
+    """
+    name = container_of(cgroup).name
+    if name == _GONE:
+        return _GONE
     number = container_id(name)
     if number and number not in _names:
         _names.update(container_names(root))
-    known = [*_names.get(number, []), machine_name(name), number[:_SHORT]]
-    return next(filter(None, known), "?" if name == "?" else "-")
+    for known in (*_names.get(number, []), machine_name(name), number[:_ID_DIGITS_SHOWN]):
+        if known:
+            return known
+    return _NO_CONTAINER

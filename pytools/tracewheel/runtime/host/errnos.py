@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Names of errors."""
+"""The names of error numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import errno
 
 
 def error_names() -> dict[int, str]:
-    """Return the names of errors, of those too that only the kernel uses."""
-    restarts = {512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND",
-                516: "ERESTART_RESTARTBLOCK"}  # fmt: skip
+    """Return the names of errors by their numbers, with those that only the kernel uses."""
+    restarts = {
+        512: "ERESTARTSYS",
+        513: "ERESTARTNOINTR",
+        514: "ERESTARTNOHAND",
+        516: "ERESTART_RESTARTBLOCK",
+    }
     return {**errno.errorcode, **restarts}

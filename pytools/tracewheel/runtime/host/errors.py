@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What can go wrong, and the exit code of each: one line for the user, no traceback."""
+"""Errors that are shown to users as one line, without a traceback, and their exit codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class BpfError(Exception):
 
 
 class UsageError(BpfError):
-    """An option or a combination of options makes no sense."""
+    """An option, its argument or a combination of options is wrong."""
 
     code = 2
 
@@ -32,12 +32,12 @@ class NotSupported(BpfError):
 
 
 class TargetGone(BpfError):
-    """The process, disk, CPU or cgroup asked for is not there."""
+    """The process, disk, CPU or cgroup asked for does not exist."""
 
     code = 5
 
 
 def say(line: str) -> None:
-    """Print a line on standard error; if nobody listens, let it be."""
+    """Print a line on standard error; if it cannot be written, ignore that."""
     with contextlib.suppress(OSError):
         os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Files that are written whole, or not at all."""
+"""Write files so that nobody ever reads a part of one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from tracewheel.runtime.host.errors import BpfError
 
 
 def _create(path: str) -> tuple[int, str]:
-    """Open a new file beside PATH; PATH itself where it is a device, a pipe or a link."""
+    """Open a new file in the folder of PATH; return its descriptor and name.
+
+    A device, a pipe or a link is opened itself.
+    """
     if os.path.isdir(path) or not os.path.basename(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     name, flags = path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
@@ -23,9 +26,9 @@ def _create(path: str) -> tuple[int, str]:
 
 
 def replace_file(path: str, content: str | None) -> None:
-    """Write a file and only then give it its name: nobody ever sees a part of it.
+    """Write a file under another name, and rename it when it is complete.
 
-    Without content, try whether it can be.
+    With None as content, only try whether the file can be created. Raises BpfError.
     """
     name = path
     try:

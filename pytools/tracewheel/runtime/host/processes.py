@@ -1,32 +1,33 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Processes and threads, as /proc and this PID namespace tell of them."""
+"""Processes and threads, as /proc shows them in this PID namespace."""
 
 from __future__ import annotations
 
 import os
 
-from tracewheel.runtime.host.errors import (
-    TargetGone,
-)
+from tracewheel.runtime.host.errors import TargetGone
 
 _HOST_PIDS = 0xEFFFFFFC  # inode of the first PID namespace: PROC_PID_INIT_INO of Linux
 
 
 def status_of(task: int | str, field: str) -> list[str]:
-    """Return the words of a field of a task's status; none where there is no such task."""
+    """Return the words of a field in /proc/TASK/status; none if the task or field is missing."""
     try:
         with open(f"/proc/{task}/status", errors="surrogateescape") as lines:
-            return next((line.split()[1:] for line in lines if line.startswith(f"{field}:")), [])
+            for line in lines:
+                if line.startswith(f"{field}:"):
+                    return line.split()[1:]
     except OSError:
-        return []
+        pass
+    return []
 
 
 class TaskId(int):
-    """The id of a process or thread as this PID namespace tells it."""
+    """The id of a process or thread in the PID namespace of this process."""
 
 
 def in_pid_namespace() -> bool:
-    """Tell whether ids of processes mean less here than on the host."""
+    """Tell whether this process has a PID namespace with other ids than the host's."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino != _HOST_PIDS
     except OSError:
@@ -34,9 +35,9 @@ def in_pid_namespace() -> bool:
 
 
 def watch_process(pid: int) -> int:
-    """Return a descriptor that is readable when a process has ended; -1 where there is none.
+    """Return a descriptor that becomes readable when a process ends.
 
-    Raises TargetGone if it has ended already.
+    Returns -1 if the kernel has no such descriptors. Raises TargetGone if it has ended already.
     """
     try:
         return os.pidfd_open(pid)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Names of addresses, in the kernel and in programs.
 
-A name is ``function+0x12``. Where there is none it is ``[module+0x12]``, with the offset in the
-module's file, or ``[unknown+0x12]``, with the address itself. The files that names come from are
-other people's: escape a name before a terminal shows it.
+A name is ``function+0x12``. An address without a function is named ``[module+0x12]``, with the
+offset in the module's file, or ``[unknown+0x12]``, with the address itself. Other people write the
+files that names come from: escape a name before a terminal shows it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import bisect
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import stat
 import time
@@ -26,31 +27,39 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-_FRESH_S = 0.1  # for how long a process is taken to be the one that it was
-_PATIENCE = 10  # times what it took: so long until something is read again
-_PROCESSES, _BYTES, _NAMES = 4096, 256 << 20, 1 << 16  # kept at most
-_MAPS_MOST, _LINES_MOST, _VDSO_MOST = 16 << 20, 64 << 20, 1 << 16  # bytes read at most
+KERNEL = 2**32 - 1  # stands for the kernel where a process is expected
+_FRESH_S = 0.1  # for so long a process is taken to run the same program as before
+_READ_SHARE = 10  # reading a process's mappings again takes at most one part of so many of the time
+# The most that is kept: processes, bytes of all symbols, and names.
+_PROCESSES = 4096
+_BYTES = 256 << 20
+_NAMES = 1 << 16
+# The most bytes that are read of each.
+_MAPS_MOST = 16 << 20
+_LINES_MOST = 64 << 20
+_VDSO_MOST = 1 << 16
 _NAME_MOST = 384  # bytes of a name that are shown
-_CHARS_MOST = 1024  # of a name; forged ones are as long as they like
+_CHARS_MOST = 1024  # bytes of a name that are read: a forged name may be of any length
 _DEBUG = "/usr/lib/debug"
-KERNEL = 2**32 - 1  # instead of a process: the kernel has the frames
-_VDSO, _LINES = b"[vdso]", b"perf-PID.map"
+_VDSO = b"[vdso]"
+_LINES = b"perf-PID.map"  # in place of a path: the lines that a JIT compiler has written
+_ADDRESSES = 1 << 64  # more than any address
 _RUST = {"LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ",", "RF": "&", "BP": "*", "SP": "@"}
-_Found = tuple[str, int]  # function, bytes behind its start
+_Found = tuple[str, int]  # a function, and the bytes from its start to the address
 _new = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class Mapping(NamedTuple):
-    """Part of a file, or of none, that a process may execute."""
+    """A range of addresses that a process may execute, and the part of a file mapped there."""
 
     start: int
     end: int
     offset: int
-    inode: int
+    inode: int  # 0 without a file
     path: bytes
 
     def place(self, address: int) -> int:
-        """Return where in the file an address is."""
+        """Return the offset of an address in the file."""
         return address - self.start + self.offset
 
     def __str__(self) -> str:
@@ -58,8 +67,17 @@ class Mapping(NamedTuple):
         return base.strip("[]") or "anon"
 
 
+class _Key(NamedTuple):
+    """What tells apart the files that names come from."""
+
+    inode: int  # 0 for the vDSO and for a JIT compiler's lines
+    path: bytes
+    size: int
+    identity: tuple[int, ...]  # device, inode and time of the last change; empty for the vDSO
+
+
 class Frames:
-    """The names that a plan's rendering finds; kept no longer than a process stays itself."""
+    """The names of frames that the shim renders. They are forgotten when they may have changed."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self.pointer = ffi.new("struct shim_frames *")
@@ -69,14 +87,14 @@ class Frames:
             self._symbols.learn(pid)
 
     def refresh(self) -> None:
-        """Forget the names if they have grown old."""
+        """Forget the names if a process may have begun to run another program since."""
         now = time.monotonic()
         if now - self._since > _FRESH_S:
             lib.shim_frames_forget(self.pointer)
             self._since = now
 
     def find(self, pid: int, stack: bytes) -> None:
-        """Name all frames of a stack."""
+        """Find the names of all frames of a stack."""
         for address, name in zip(_addresses(stack), self._symbols.names(stack, pid)):
             lib.shim_frames_put(self.pointer, pid, address, os.fsencode(name))
 
@@ -91,26 +109,29 @@ def _is_of_tracing(name: str) -> bool:
 
 
 def without_tracing(names: list[str]) -> list[str]:
-    """Return a kernel stack, innermost first, from where its event happened.
+    """Return a kernel stack, innermost frame first, without the frames of the tracing itself.
 
-    The frames of the tracing itself are left out, unless there are no others.
+    A stack that has no other frames is returned as it is.
     """
-    of_event = (i for i, name in enumerate(names) if not _is_of_tracing(name))
-    return names[next(of_event, 0) :]
+    for at, name in enumerate(names):
+        if not _is_of_tracing(name):
+            return names[at:]
+    return names
 
 
 class Symbols:
-    """Names addresses; knows the processes that it has met, also when they have ended."""
+    """Finds the names of addresses; remembers processes that have ended."""
 
     def __init__(self) -> None:
         self._processes: dict[int, _Process] = {}
-        self._files: dict[Any, _File] = {}
+        self._files: dict[_Key, _File] = {}
 
     def learn(self, pid: int) -> None:
-        """Remember what a process has mapped, while it lives."""
+        """Look at what a process has mapped, if it lives, to remember it."""
         if pid not in self._processes:
             if len(self._processes) >= _PROCESSES:
-                del self._processes[next(iter(self._processes))]
+                oldest = next(iter(self._processes))
+                del self._processes[oldest]
             self._processes[pid] = _Process(pid, self._files)
         self._processes[pid].check()
 
@@ -136,63 +157,79 @@ class Symbols:
 class _Process:
     """What a process has mapped."""
 
-    def __init__(self, pid: int, files: dict[Any, _File]) -> None:
+    def __init__(self, pid: int, files: dict[_Key, _File]) -> None:
         self._pid = pid
         self._files = files
-        self._maps: list[list[Mapping]] = []  # the present ones, those before
-        self._keys: dict[Mapping, Any] = {}  # of their files; None where there is none
-        self._program: tuple[int, int] | None = None
-        self._checked = self._again = 0.0
+        self._maps: list[list[Mapping]] = []  # the mappings now, and those of the reading before
+        self._keys: dict[Mapping, _Key | None] = {}  # None if a mapping has no names
+        self._program: tuple[int, int] | None = None  # device and inode
+        self._checked = 0.0
+        self._next_reading = 0.0
 
     def check(self) -> None:
-        """Look what is mapped if the process is new, or has become another program."""
+        """Read the mappings if the process is new, or runs another program than before."""
         now = time.monotonic()
-        if now - self._checked > _FRESH_S:
-            self._checked = now
-            with contextlib.suppress(OSError):  # it has ended
-                status = os.stat(f"/proc/{self._pid}/exe")
-                if self._program != (status.st_dev, status.st_ino):
-                    self._program = status.st_dev, status.st_ino
-                    self._read()
+        if now - self._checked <= _FRESH_S:
+            return
+        self._checked = now
+        with contextlib.suppress(OSError):  # it has ended
+            status = os.stat(f"/proc/{self._pid}/exe")
+            program = (status.st_dev, status.st_ino)
+            if program != self._program:
+                self._program = program
+                self._read()
 
     def find(self, address: int) -> tuple[Mapping | None, _Found | None]:
         """Return what is mapped at an address, and the function there."""
         mapping, found = self._find(address)
-        of_file = mapping and self._keys[mapping] and self._keys[mapping][0]
+        key = self._keys[mapping] if mapping else None
+        is_in_file = key is not None and key.inode != 0
         begin = time.monotonic()
-        if not found and not of_file and begin > self._again:
-            # It has mapped, or compiled, something since.
+        if not found and not is_in_file and begin > self._next_reading:
+            # The process may have mapped or compiled something since.
             self._read()
             mapping, found = self._find(address)
             end = time.monotonic()
-            self._again = end + _PATIENCE * (end - begin)
+            self._next_reading = end + _READ_SHARE * (end - begin)
         return mapping, found
 
     def _read(self) -> None:
+        """Read the mappings; forget the names that may be others by now, those without a file."""
         mappings = list(mappings_of(self._pid))
-        if mappings and [mappings] != self._maps[:1]:
-            # What is read now may have happened before: keep the last ones too.
-            self._maps = [mappings, *self._maps[:1]]
-        known = ((mapping, self._keys.get(mapping)) for some in self._maps for mapping in some)
-        self._keys = {mapping: key for mapping, key in known if key and key[0]}
+        latest = self._maps[:1]
+        if mappings and latest != [mappings]:
+            # Events that are read now may have happened before: keep the earlier mappings as well.
+            self._maps = [mappings, *latest]
+        kept: dict[Mapping, _Key | None] = {}
+        for mapping in itertools.chain(*self._maps):
+            key = self._keys.get(mapping)
+            if key and key.inode:
+                kept[mapping] = key
+        self._keys = kept
 
     def _find(self, address: int) -> tuple[Mapping | None, _Found | None]:
         for mappings in self._maps:
-            at = bisect.bisect_right(mappings, (address, 1 << 64)) - 1
-            if at >= 0 and address < mappings[at].end:
-                file = self._file(mappings[at])
-                return mappings[at], file.find(mappings[at], address) if file else None
+            behind = bisect.bisect_right(mappings, (address, _ADDRESSES))
+            if behind == 0:
+                continue
+            mapping = mappings[behind - 1]  # the last one that starts at the address or before it
+            if address < mapping.end:
+                file = self._file(mapping)
+                return mapping, file.find(mapping, address) if file else None
         return None, None
 
     def _file(self, mapping: Mapping) -> _File | None:
-        key = self._keys.get(mapping, "unread")
-        if key and key not in self._files:
-            key = self._keys[mapping] = _read_names(self._files, self._pid, mapping)
-        return self._files.get(key)
+        """Return the symbols of a mapping; read them if they are new, or were dropped."""
+        is_new = mapping not in self._keys
+        key = self._keys.get(mapping)
+        if is_new or (key and key not in self._files):
+            key = _read_names(self._files, self._pid, mapping)
+            self._keys[mapping] = key
+        return self._files.get(key) if key else None
 
 
 def mappings_of(pid: int) -> Iterator[Mapping]:
-    """Yield what a process may execute; nothing once it has ended."""
+    """Yield what a process may execute, by address; nothing if it has ended."""
     try:
         with open(f"/proc/{pid}/maps", "rb") as file:
             text = file.read(_MAPS_MOST)
@@ -205,59 +242,66 @@ def mappings_of(pid: int) -> Iterator[Mapping]:
             yield Mapping(int(start, 16), int(end, 16), int(offset, 16), int(inode), b"".join(path))
 
 
-def _read_names(files: dict[Any, _File], pid: int, mapping: Mapping) -> Any:
-    """Read the file that has the names of a mapping, if that is new; return its key or None."""
+def _read_names(files: dict[_Key, _File], pid: int, mapping: Mapping) -> _Key | None:
+    """Read the file that has the names of a mapping, unless it is known; return its key.
+
+    Returns None if there is no such file.
+    """
     with contextlib.suppress(OSError, ValueError):
         return _keep(files, open_mapped(pid, mapping), mapping.inode, mapping.path)
     for key in files:
-        # It has ended: what another process has mapped may be the same file.
-        if key[:2] == (mapping.inode, mapping.path):
+        # The process has ended, but another one may have mapped the same file.
+        if (key.inode, key.path) == (mapping.inode, mapping.path):
             return key
     with contextlib.suppress(OSError):
         return _keep(files, _open_lines(pid), 0, _LINES)
     return None
 
 
-def _keep(files: dict[Any, _File], fd: int, inode: int, path: bytes) -> Any:
+def _keep(files: dict[_Key, _File], fd: int, inode: int, path: bytes) -> _Key:
+    """Read the symbols of a file, unless they are known; drop the oldest if they are too many."""
     with open(fd, "rb") as file:
         status = os.fstat(fd)
-        itself = (status.st_dev, status.st_ino, status.st_mtime_ns) if path != _VDSO else ()
-        key = (inode, path, status.st_size, *itself)
+        identity = (status.st_dev, status.st_ino, status.st_mtime_ns) if path != _VDSO else ()
+        key = _Key(inode, path, status.st_size, identity)
         if key not in files:
             files[key] = _File(file, path)
     while sum(file.bytes for file in files.values()) > _BYTES and len(files) > 1:
-        del files[next(iter(files))]
+        oldest = next(iter(files))
+        del files[oldest]
     return key
 
 
 def open_regular(path: str | bytes, follow: int = 0) -> int:
-    """Open a regular file for reading; to open anything else might do something."""
+    """Open a regular file for reading; raise OSError for any other, which might block or act."""
     handle = os.open(path, os.O_PATH | follow | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", path)
+            raise OSError(errno.EINVAL, "not a regular file", path)
         return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(handle)
 
 
 def open_mapped(pid: int, mapping: Mapping) -> int:
-    """Open what is mapped, even if its path leads elsewhere by now."""
+    """Open the file that is mapped, even if its path leads to another file by now."""
     if mapping.path == _VDSO:
         return _copy_vdso(pid, mapping)
-    # The first needs CAP_SYS_ADMIN, and what is mapped now; the last serves when it has ended.
-    itself = b"/proc/%d/map_files/%x-%x" % (pid, mapping.start, mapping.end)
-    for path in (itself, b"/proc/%d/root%s" % (pid, mapping.path), mapping.path):
+    mapped = b"/proc/%d/map_files/%x-%x" % (pid, mapping.start, mapping.end)
+    in_its_root = b"/proc/%d/root%s" % (pid, mapping.path)
+    # The first needs CAP_SYS_ADMIN and a mapping that still exists; only the last one is there if
+    # the process has ended.
+    for path in (mapped, in_its_root, mapping.path):
         with contextlib.suppress(OSError):
             fd = open_regular(path)
-            if path == itself or os.fstat(fd).st_ino == mapping.inode:
+            if path == mapped or os.fstat(fd).st_ino == mapping.inode:
                 return fd
             os.close(fd)
-    raise FileNotFoundError(errno.ENOENT, "no file")
+    raise FileNotFoundError(errno.ENOENT, "no such file")
 
 
 def _copy_vdso(pid: int, mapping: Mapping) -> int:
-    """Return what the kernel itself has mapped as a file."""
+    """Return a file with a copy of the vDSO, which the kernel has mapped into the process."""
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         memory.seek(mapping.start)
         image = memory.read(min(mapping.end - mapping.start, _VDSO_MOST))
@@ -267,26 +311,34 @@ def _copy_vdso(pid: int, mapping: Mapping) -> int:
 
 
 def _open_lines(pid: int) -> int:
-    """Open what a JIT compiler tells of its code, if that is the process's user's or root's."""
-    inner = status_of(pid, "NSpid") or [str(pid)]
-    # In two steps: a link from within would lead out of the process's root.
+    """Open the file in which a JIT compiler names its code, /tmp/perf-PID.map.
+
+    Raises OSError if there is none, or if it belongs to neither the process's user nor root.
+    """
+    pids = status_of(pid, "NSpid") or [str(pid)]
+    innermost = pids[-1]  # the id in the process's own PID namespace
+    # In two steps, because a link at /tmp would lead out of the process's root.
     tmp = os.open(f"/proc/{pid}/root/tmp", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fd = open_regular(f"/proc/self/fd/{tmp}/perf-{inner[-1]}.map", os.O_NOFOLLOW)
+        fd = open_regular(f"/proc/self/fd/{tmp}/perf-{innermost}.map", os.O_NOFOLLOW)
     finally:
         os.close(tmp)
     if os.fstat(fd).st_uid in (0, os.stat(f"/proc/{pid}").st_uid):
         return fd
     os.close(fd)
-    raise PermissionError(errno.EPERM, "not the process's")
+    raise PermissionError(errno.EPERM, "belongs to another user")
 
 
 class _File:
-    """The symbols of an ELF file, or of a JIT compiler's lines. Raises ValueError."""
+    """The symbols of an ELF file, or of a JIT compiler's lines.
+
+    Raises ValueError if the file is neither.
+    """
 
     def __init__(self, file: io.BufferedReader, path: bytes) -> None:
         self._has_lines = path == _LINES
-        self._elf = self._debug = _read_lines(file) if self._has_lines else _read_elf(file.fileno())
+        self._elf = _read_lines(file) if self._has_lines else _read_elf(file.fileno())
+        self._debug = self._elf
         if not self._elf.has_symtab:
             self._debug = _debug_file(self._elf, path) or self._elf
         self.bytes = int(self._debug.bytes)
@@ -298,6 +350,7 @@ class _File:
 
 
 def _find(elf: Any, debug: Any, place: int) -> _Found | None:
+    """Return the function at a place of a file, whose symbols are in DEBUG or in the file."""
     name, distance = ffi.new("char **"), ffi.new("uint64_t *")
     if lib.shim_elf_find(elf, debug, place, name, distance):
         return None
@@ -307,17 +360,23 @@ def _find(elf: Any, debug: Any, place: int) -> _Found | None:
 def _read_elf(fd: int) -> Any:
     ret = ffi.new("shim_elf **")
     if lib.shim_elf_open(fd, ret):
-        raise ValueError("no ELF file")
+        raise ValueError("not an ELF file")
     return ffi.gc(ret[0], lib.shim_elf_close)
 
 
 def _read_lines(file: io.BufferedReader, is_kallsyms: bool = False) -> Any:
-    text = _new("char[]", _LINES_MOST)  # memory that is not written to is none
+    """Return the symbols that lines of text name; the shim keeps pointing into the text."""
+    text = _new("char[]", _LINES_MOST)  # only what is written to takes memory
     size = file.readinto(ffi.buffer(text))
     ret = ffi.new("shim_elf **")
     if lib.shim_elf_of_lines(text, size, is_kallsyms, ret):
         raise MemoryError
-    return ffi.gc(ret[0], lambda elf, text=text: lib.shim_elf_close(elf))  # which needs the text
+
+    def close(elf: Any, kept: Any = text) -> None:
+        """Free the symbols. The text lives as long as this function holds it."""
+        lib.shim_elf_close(elf)
+
+    return ffi.gc(ret[0], close)
 
 
 @functools.cache
@@ -327,28 +386,40 @@ def _kallsyms() -> Any:
 
 
 def find_functions(fd: int, names: tuple[str, ...]) -> dict[str, int]:
-    """Return the offsets in the file of those functions that it defines itself."""
+    """Return the offsets in a file of those of the functions that the file itself defines."""
     try:
         elf = _read_elf(fd)
     except ValueError:
         return {}
-    ret = ffi.new("uint64_t *")
-    return {name: ret[0] for name in names if not lib.shim_elf_offset(elf, name.encode(), ret)}
+    offset = ffi.new("uint64_t *")
+    found = {}
+    for name in names:
+        error = lib.shim_elf_offset(elf, name.encode(), offset)
+        if not error:
+            found[name] = int(offset[0])
+    return found
 
 
 def _debug_file(elf: Any, path: bytes) -> Any:
-    """Return the symbols that have been split off a file, if it is root who keeps them."""
+    """Return the symbols that were split off a file into another one, which only root can write.
+
+    Returns None if there are none.
+    """
     build_id = _build_id(elf)
     link = os.fsdecode(ffi.string(elf.debug_link))
     folder = os.fsdecode(os.path.dirname(path))
-    candidates = [f"{_DEBUG}/.build-id/{build_id[:2]}/{build_id[2:]}.debug"] if build_id else []
-    if link and "/" not in link and folder[:1] == "/":
-        candidates += [f"{place}/{link}" for place in (folder, f"{folder}/.debug", _DEBUG + folder)]
+    candidates = []
+    if build_id:
+        candidates.append(f"{_DEBUG}/.build-id/{build_id[:2]}/{build_id[2:]}.debug")
+    if link and "/" not in link and folder.startswith("/"):
+        candidates += [f"{folder}/{link}", f"{folder}/.debug/{link}", f"{_DEBUG}{folder}/{link}"]
     for candidate in candidates:
         with contextlib.suppress(OSError, ValueError), open(_open_trusted(candidate), "rb") as file:
             found = _read_elf(file.fileno())
-            same = _build_id(found) == build_id
-            if found.has_symtab and same and (build_id or _checksum(file) == elf.debug_crc):
+            if not found.has_symtab or _build_id(found) != build_id:
+                continue
+            # Without a build id only the checksum tells that the two files belong together.
+            if build_id or _checksum(file) == elf.debug_crc:
                 return found
     return None
 
@@ -358,12 +429,12 @@ def _build_id(elf: Any) -> str:
 
 
 def _open_trusted(path: str) -> int:
-    """Open a file that only root can have put there."""
+    """Open a file that only root can write, rename or replace; raise OSError for any other."""
     path = place = os.path.realpath(path)
     while True:
         status = os.stat(place)
         if status.st_uid or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise PermissionError(errno.EPERM, "not root's", place)
+            raise PermissionError(errno.EPERM, "others than root can write it", place)
         if place == "/":
             return open_regular(path)
         place = os.path.dirname(place)
@@ -372,10 +443,13 @@ def _open_trusted(path: str) -> int:
 def _checksum(file: Any) -> int:
     import binascii
 
-    checksum = file.seek(0)
-    while block := file.read(1 << 20):
+    file.seek(0)
+    checksum = 0
+    block = file.read(1 << 20)
+    while block:
         checksum = binascii.crc32(block, checksum)
-    return int(checksum)
+        block = file.read(1 << 20)
+    return checksum
 
 
 @functools.lru_cache(_NAMES)
@@ -395,7 +469,7 @@ def _readable(name: bytes) -> str:
 
 
 def _rust(path: str) -> str:
-    """Undo what stands for signs in the names of Rust."""
+    """Return a path of Rust with its signs, for which its mangled name has letters."""
     import re
 
     path = re.sub(r"\$u([2-7][0-9a-f])\$", lambda found: chr(int(found[1], 16)), path)
