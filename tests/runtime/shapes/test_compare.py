@@ -151,7 +151,7 @@ def test_baseline_that_is_none(tmp_path: Path, content: str) -> None:
     """What is no output of --json is told in a line."""
     path = tmp_path / "file"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UsageError, match="not what --json prints"):
+    with pytest.raises(UsageError, match="not contain histograms"):
         parse_baseline(str(path))
 
 

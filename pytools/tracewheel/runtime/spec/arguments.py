@@ -1,31 +1,27 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Turn the argument of an option into a value, or say what is wrong with it."""
+"""Turn the argument of an option into a value, or raise an error that says what is wrong."""
 
 from __future__ import annotations
 
 import os
 
 from tracewheel.runtime.host.cgroups import cgroup_at, cgroup_root, cgroups
-from tracewheel.runtime.host.errors import (
-    NotSupported,
-    TargetGone,
-    UsageError,
-)
+from tracewheel.runtime.host.errors import NotSupported, TargetGone, UsageError
 from tracewheel.runtime.host.files import replace_file
 from tracewheel.runtime.host.processes import TaskId, status_of
 
 
 def parse_count(text: str, least: int = 0, most: int = 2**31 - 1) -> int:
-    """Return a whole number within bounds."""
+    """Return a whole number from LEAST to MOST. Raises UsageError for anything else."""
     # Python refuses to convert thousands of digits.
-    digits = text.isascii() and text.isdigit() and len(text) < 100
-    if not digits or not least <= int(text) <= most:
+    is_number = text.isascii() and text.isdigit() and len(text) < 100
+    if not is_number or not least <= int(text) <= most:
         raise UsageError(f"expected a whole number from {least} to {most}, not {text[:100]!r}")
     return int(text)
 
 
 def parse_frequency(text: str) -> int:
-    """Return a number of samples a second that the kernel allows."""
+    """Return a number of samples a second, of those that the kernel allows."""
     with open("/proc/sys/kernel/perf_event_max_sample_rate") as most:
         return parse_count(text, 1, int(most.read()))
 
@@ -63,7 +59,7 @@ def parse_process(text: str) -> TaskId:
     pid = str(_parse_task(text))
     group = status_of(pid, "Tgid")
     if not group:
-        raise TargetGone(f"cannot trace process {pid}: there is none")
+        raise TargetGone(f"cannot trace process {pid}: there is no such process")
     if group != [pid]:
         raise TargetGone(f"cannot trace process {pid}: it is a thread of {group[0]}: use --tid")
     return TaskId(pid)
@@ -78,7 +74,7 @@ def parse_thread(text: str) -> TaskId:
     """Return the id of a thread that exists."""
     tid = _parse_task(text)
     if not os.path.exists(f"/proc/{tid}"):
-        raise TargetGone(f"cannot trace thread {tid}: there is none")
+        raise TargetGone(f"cannot trace thread {tid}: there is no such thread")
     return tid
 
 
@@ -91,29 +87,29 @@ def parse_user(text: str) -> int:
     try:
         return pwd.getpwnam(text).pw_uid
     except (KeyError, ValueError):
-        raise TargetGone(f"cannot find user {text!r}") from None
+        raise TargetGone(f"cannot find user {text!r}: give the name or number of a user") from None
 
 
 def parse_comm(text: str) -> bytes:
-    """Return a command name as the kernel keeps it: 15 bytes at most."""
+    """Return a command name as the kernel keeps it: 15 bytes, and NUL bytes behind them."""
     comm = os.fsencode(text)
     if not comm or b"\0" in comm:
-        raise UsageError("expected a command name, not an empty one or one with a NUL byte")
+        raise UsageError("expected a command name of at least one byte and without a NUL byte")
     return comm[:15].ljust(16, b"\0")
 
 
 def parse_file(text: str) -> str:
     """Return the path of a file that exists."""
     if "\0" in text or not os.path.isfile(text):
-        raise TargetGone(f"cannot trace file {text!r}: there is none")
+        raise TargetGone(f"cannot trace file {text!r}: there is no such file")
     return text
 
 
 def parse_cpu(text: str) -> int:
-    """Return the number of a CPU that this machine may have."""
+    """Return the number of a CPU that exists, online or offline."""
     cpu = parse_count(text)
     if not os.path.isdir(f"/sys/devices/system/cpu/cpu{cpu}"):
-        raise TargetGone(f"cannot trace CPU {cpu}: there is none")
+        raise TargetGone(f"cannot trace CPU {cpu}: there is no such CPU")
     return cpu
 
 
@@ -132,22 +128,30 @@ def parse_disk(text: str) -> int:
 
 
 def parse_cgroup(text: str) -> tuple[int, int]:
-    """Return (id, depth below the root) of a cgroup given by its path or id."""
+    """Return the id and the depth of a cgroup, given by its path or id."""
     root = cgroup_root()
     if text.isascii() and text.isdigit():
         number = parse_count(text, 1, 2**64 - 1)
         path = next((path for path, found in cgroups(root) if found == number), "")
     else:
         path = os.path.normpath(text)
-        if not f"{path}/".startswith(f"{root}/"):
+        if not _is_within(path, root):
             path = os.path.normpath(f"{root}/{text}")
-    if "\0" in text or not f"{path}/".startswith(f"{root}/") or not os.path.isdir(path):
+    if "\0" in text or not _is_within(path, root) or not os.path.isdir(path):
         raise TargetGone(f"cannot find cgroup {text!r} below {root}")
     return cgroup_at(path, root)
 
 
+def _is_within(path: str, root: str) -> bool:
+    """Tell whether a path is ROOT or below it."""
+    return f"{path}/".startswith(f"{root}/")
+
+
 def parse_target(path: str) -> str:
-    """Return the path of a file that can be written at exit, or - for standard output."""
+    """Return the path of a file that can be written at exit, or - for standard output.
+
+    Raises BpfError if it cannot be written.
+    """
     if path != "-":
         replace_file(path, None)
     return path

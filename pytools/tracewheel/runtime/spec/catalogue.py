@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The tools that there are."""
+"""The list of tools, and how to load one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _TOOLS = os.path.join(_PACKAGE, "tools")
 
 def tool_names() -> list[str]:
     """Return the names of all tools."""
-    return sorted(n[:-3] for n in os.listdir(_TOOLS) if n.endswith(".py") and n[0] != "_")
+    files = [name for name in os.listdir(_TOOLS) if name.endswith(".py") and name[0] != "_"]
+    return sorted(name.removesuffix(".py") for name in files)
 
 
 def load_tool(name: str) -> tuple[Shape, str]:
-    """Return a tool and its one-line description."""
+    """Return a tool and its one-line description. Raises ModuleNotFoundError."""
     module = importlib.import_module(f"tracewheel.tools.{name}")
     return module.tool, (module.__doc__ or "").strip()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Parse the command line of a tool, by the options that it declares.
+"""Parse the command line of a tool by the options that it declares.
 
-The standard library's parser takes longer to import than a tool takes to start; it makes the help
-and the man pages, of the same options.
+The parser of the standard library takes longer to import than a tool takes to start. It is only
+used for the help and the man pages, which it makes of the same options.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tracewheel.runtime.spec.shapes import Option, Shape
 
-# Options of other tools of the same names, and what does it here.
+# Options of bcc's and libbpf-tools' programs, and what to use instead.
 _HABITS = {
     "--cgroupmap": "--cgroup PATH or --container NAME traces the processes of one cgroup",
     "--mntnsmap": "--container NAME traces the processes of one container",
@@ -52,7 +52,7 @@ def positionals_of(tool: Shape) -> tuple[Positional, ...]:
             Positional("count", "count", "how many reports to print", _parse_reports),
         )
     if isinstance(tool, Stacks):
-        # Of a name of its own: where it is not given it would undo --duration.
+        # It is not called duration, because it must not replace --duration if it is missing.
         return (Positional("seconds", "seconds", "the same as --duration", parse_seconds),)
     return ()
 
@@ -60,13 +60,13 @@ def positionals_of(tool: Shape) -> tuple[Positional, ...]:
 def parse_arguments(tool: Shape, arguments: Sequence[str]) -> dict[str, Any]:
     """Return the values of the options and positional arguments by their names in Python.
 
-    Those that are not given are missing. Raises UsageError, or what a parser of a value raises.
+    Those that are not given are missing. Raises UsageError, or the error of a value's parser.
     """
     return _Parsing(tool, arguments).values
 
 
 def asks_for(tool: Shape, arguments: Sequence[str], *flags: str) -> bool:
-    """Tell whether the arguments have one of the flags, unless the tool uses it for an option."""
+    """Tell whether one of the flags is among the arguments and is no option of the tool's own."""
     own = {flag for option in options_of(tool) for flag in option.flags}
     return any(each in flags and each not in own for each in arguments)
 
@@ -96,7 +96,7 @@ class _Parsing:
         elif option.parse:
             self._set(option, flag, text)
         else:
-            raise UsageError(f"{flag} takes no argument")
+            raise UsageError(f"{flag} takes no argument: give it without =")
 
     def _parse_short(self, argument: str) -> None:
         """Parse -x, -xVALUE, or several short flags behind one dash."""
@@ -129,8 +129,9 @@ class _Parsing:
         if not option.parse:
             self._set_switch(option)
             return
-        has_argument = bool(self._rest) and (self._rest[0] == "-" or self._rest[0][:1] != "-")
-        if has_argument:
+        word = self._rest[0] if self._rest else None
+        is_flag = word is not None and word.startswith("-") and word != "-"
+        if word is not None and not is_flag:
             self._set(option, flag, self._rest.pop(0))
         elif option.optional is not None:
             self._set_value(option, option.optional)
@@ -168,7 +169,7 @@ class _Parsing:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a question with the known word that is nearest; nothing if none is near."""
+    """Return ": did you mean WORD?" with the most similar known word, "" if none is similar."""
     import difflib
 
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Distributions as values that merge: log-linear histograms."""
+"""Log-linear histograms, as values that can be merged."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ if TYPE_CHECKING:
 
 SLOTS = 496  # HIST_SLOTS of hist.bpf.h
 SUM_SLOT = SLOTS  # HIST_SUM
-_STARS = 40
+_STARS = 40  # of the longest bar
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 
 
 def slot_bounds(slot: int) -> tuple[int, int]:
-    """Return the least value of a slot and the least beyond it, in 1/1024 of the unit."""
+    """Return the lower bound of a slot and that of the next one, in 1/1024 of the unit.
+
+    The first 16 slots hold one value each. Behind them each power of two has 8 slots.
+    """
     if slot < 16:
         return slot, slot + 1
     power, step = divmod(slot - 16, 8)
-    return (8 + step) << (power + 1), (9 + step) << (power + 1)
+    width = 1 << (power + 1)
+    low = (8 + step) * width
+    return low, low + width
 
 
 class Histogram(NamedTuple):
     """A distribution: how many events fell into each log-linear slot.
 
-    ``key`` tells which one it is (empty: of all events), ``unit`` what values are in, ``slots``
-    maps slot numbers to counts. Values are right within 6.25 %; their ``sum`` is exact, and None
-    unless it was asked for.
+    ``key`` tells which events it is of (all of them if it is empty), ``unit`` is the unit of the
+    values, and ``slots`` maps slot numbers to counts. Values are right within 6.25 %. Their
+    ``sum`` is exact; it is None unless it was asked for.
     """
 
     key: Mapping[str, Any]
@@ -45,24 +50,28 @@ class Histogram(NamedTuple):
 
     @property
     def average(self) -> float | None:
-        """The mean value, where the sum is known."""
+        """The mean value; None if the sum is not known, and 0 without events."""
         return None if self.sum is None else self.sum / max(1, self.total)
 
     @property
     def buckets(self) -> list[tuple[float, float, int]]:
-        """Lower bound, upper bound and count of each slot that has any, ascending."""
-        return [
-            (low / 1024, high / 1024, count)
-            for slot, count in sorted(self.slots.items())
-            for low, high in [slot_bounds(slot)]
-        ]
+        """Lower bound, upper bound and count of each slot that has events, in ascending order."""
+        found = []
+        for slot, count in sorted(self.slots.items()):
+            low, high = slot_bounds(slot)
+            found.append((low / 1024, high / 1024, count))
+        return found
 
     def percentile(self, percent: float) -> float:
         """Return the value that ``percent`` of the events do not exceed; 0 without events."""
-        rank = max(1, -(-self.total * round(percent * 1000) // 100_000))
+        # In thousandths of a percent, because floating point numbers would not be exact.
+        rank, remainder = divmod(self.total * round(percent * 1000), 100_000)
+        if remainder or rank == 0:
+            rank += 1
+        passed = 0
         for low, high, count in self.buckets:
-            rank -= count
-            if rank <= 0:
+            passed += count
+            if passed >= rank:
                 return (low + high) / 2
         return 0.0
 
@@ -71,7 +80,7 @@ class Histogram(NamedTuple):
         return {name: self.percentile(percent) for name, percent in PERCENTILES.items()}
 
     def merge(self, other: Histogram) -> Histogram:
-        """Return the distribution of both: of hosts, intervals or runs."""
+        """Return the distribution of the events of both. Raises UsageError if the units differ."""
         if self.unit != other.unit:
             raise UsageError(f"cannot merge {self.unit} with {other.unit}")
         slots = dict(self.slots)
@@ -81,24 +90,36 @@ class Histogram(NamedTuple):
         return self._replace(slots=slots, sum=both)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what --json prints."""
+        """Return the object that --json prints, without the time."""
         summed = {} if self.sum is None else {"sum": self.sum, "average": self.average}
-        return {**self.key, "unit": self.unit, "count": self.total, **summed,
-                "percentiles": self.percentiles(), "buckets": self.buckets}  # fmt: skip
+        return {
+            **self.key,
+            "unit": self.unit,
+            "count": self.total,
+            **summed,
+            "percentiles": self.percentiles(),
+            "buckets": self.buckets,
+        }
 
     def rows(self) -> list[tuple[int, int, int]]:
-        """Return the familiar power-of-two rows: first and last value, count."""
-        counts: dict[int, int] = {}
+        """Return a row for each power of two: first value, last value and count."""
+        counts: dict[int, int] = {}  # by the bits that the values of a row have
         for slot, count in self.slots.items():
-            power = max(1, (slot_bounds(slot)[0] >> 10).bit_length())  # 0 and 1 share a row
-            counts[power] = counts.get(power, 0) + count
-        return [
-            (1 << (power - 1) if power > 1 else 0, (1 << power) - 1, counts.get(power, 0))
-            for power in range(1, max(counts, default=0) + 1)
-        ]
+            low, _ = slot_bounds(slot)
+            bits = max(1, (low // 1024).bit_length())  # 0 and 1 share a row
+            counts[bits] = counts.get(bits, 0) + count
+        found = []
+        for bits in range(1, max(counts, default=0) + 1):
+            first = 1 << (bits - 1) if bits > 1 else 0
+            last = (1 << bits) - 1
+            found.append((first, last, counts.get(bits, 0)))
+        return found
 
     def text(self, fine: bool = False) -> str:
-        """Return the rows with their stars, and the percentiles below."""
+        """Return the rows with bars of stars, and the percentiles below.
+
+        ``fine`` gives a row to each slot instead of each power of two.
+        """
         rows: list[tuple[Any, Any, int]] = list(self.rows())
         if fine:
             rows = [(short(low), short(high), count) for low, high, count in self.buckets]
@@ -115,11 +136,11 @@ class Histogram(NamedTuple):
 
 
 def short(value: float) -> str:
-    """Return a value with as many digits as are true."""
+    """Return a value with three digits, or more if it is 1000 or above."""
     return f"{value:.0f}" if value >= 100 else f"{round(value, 3):.3g}"
 
 
 def difference(later: Mapping[int, int], earlier: Mapping[int, int]) -> dict[int, int]:
-    """Return what came since an earlier reading."""
+    """Return the counts of the slots that have grown since an earlier reading."""
     counts = {slot: count - earlier.get(slot, 0) for slot, count in later.items()}
     return {slot: count for slot, count in counts.items() if count}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The words of the last line: why events are missing, and what to do about it.
+"""The words of a tool's last line: why events are missing, and what to do about it.
 
 The man pages are made of these sentences; docs/loss.md has the same.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tracewheel.runtime.spec.shapes import Shape
 
 
-# By what a counter NAME_lost is of.
+# The meaning of a counter NAME_lost, by what it counts.
 RING = (
     "Records that did not fit into the ring buffer, because more events happened at once than the "
     "tool could read: give a larger --buffer-size, or filter more."
@@ -30,7 +30,7 @@ BEGINS = (
     "Events whose begin could not be kept until their end, because too many were under way at "
     "once: give a larger --max-entries, or filter more."
 )
-# By the counter itself.
+# The meaning of single counters, by their names.
 COUNTERS = {
     "ends": "Requests whose end no program was run for, so that their time is not known. "
     "The kernel does not tell why; the events around them are whole.",
@@ -41,7 +41,7 @@ COUNTERS = {
     "followed": "Processes that --follow did not keep, because there were too many: what they and "
     "their children do is missing.",
 }
-# What the runtime finds out.
+# Losses that no counter of a program tells: the runtime finds them out.
 SKIPPED = (
     "Runs of a program that the kernel left out, because another program was running on the same "
     "CPU: at most so many events are missing. They may be events that the filters would drop."
@@ -82,8 +82,10 @@ def losses_of(tool: Shape, counters: Iterable[str]) -> list[Loss]:
             losses.append(Loss(name, COUNTERS[name]))
         elif isinstance(tool, Stream) and name == tool.ring:
             losses.append(Loss(name, RING))
+        elif name == sums:
+            losses.append(Loss(name, SUMS))
         else:
-            losses.append(Loss(name, SUMS if name == sums else BEGINS))
+            losses.append(Loss(name, BEGINS))
     losses.append(Loss("skipped", SKIPPED))
     if isinstance(tool, Stream):
         losses.append(Loss("bad records", BAD_RECORDS))

@@ -12,10 +12,12 @@ from tracewheel.runtime.spec.shapes import Option
 _NETS_MOST = 16  # NETS_MOST of net.bpf.h
 _NET_BYTES = 36  # struct net_wanted
 _PORT_MOST = 65535
+_IPV4_PREFIX = b"\0" * 10 + b"\xff\xff"
+_IPV4_ADDRESSES = 1 << 32
 
 
 def parse_ports(text: str) -> tuple[tuple[int, int], ...]:
-    """Return ranges of ports, such as 80,8000-8999, by their first and last."""
+    """Return the first and last port of each range in a list such as 80,8000-8999."""
     ranges = []
     for each in text.split(","):
         first, dash, last = each.partition("-")
@@ -25,25 +27,36 @@ def parse_ports(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def parse_net(text: str) -> bytes:
-    """Return a network in CIDR notation, or a single address, as a struct net_wanted."""
+    """Return a network in CIDR notation, or a single address, as a struct net_wanted.
+
+    Addresses of IPv4 are written as IPv6 writes them: ::ffff:10.0.0.1.
+    """
     import ipaddress
 
     try:
         net = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise UsageError(f"expected 10.0.0.0/8, 2001:db8::/32 or the like, not {text!r}") from None
-    address, mask = net.network_address.packed, net.netmask.packed
-    prefix = b"\0" * 10 + b"\xff\xff"
+        raise UsageError(
+            f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, not {text!r}"
+        ) from None
+    address = net.network_address.packed
+    mask = net.netmask.packed
     if net.version == 4:
-        address, mask = prefix + address, b"\xff" * 12 + mask
-    is_ipv4 = address[:12] == prefix and net.num_addresses <= 1 << 32
-    return address + mask + (4 if is_ipv4 else 6).to_bytes(4, "little")
+        address = _IPV4_PREFIX + address
+        mask = b"\xff" * len(_IPV4_PREFIX) + mask
+    is_ipv4 = address.startswith(_IPV4_PREFIX) and net.num_addresses <= _IPV4_ADDRESSES
+    version = 4 if is_ipv4 else 6
+    return address + mask + version.to_bytes(4, "little")
 
 
 def _ports(given: tuple[tuple[tuple[int, int], ...], ...]) -> dict[str, Any]:
+    """Return a bit for each port, set for those of the ranges."""
     bits = 0
-    for first, last in (each for ranges in given for each in ranges):
-        bits |= (1 << last + 1) - (1 << first)
+    for ranges in given:
+        for first, last in ranges:
+            below_first = (1 << first) - 1
+            up_to_last = (1 << last + 1) - 1
+            bits |= up_to_last & ~below_first
     return {"net_ports_given": True, "net_ports": bits.to_bytes((_PORT_MOST + 1) // 8, "little")}
 
 

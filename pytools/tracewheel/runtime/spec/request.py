@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a set of options asks for."""
+"""The request that a set of options makes, and what follows from it for the BPF object."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ _DATE_WIDTH = 23  # of a date and a time with milliseconds
 
 
 class Request:
-    """What the options ask for: values by their names in Python, defaults where none is given.
+    """The values of all options of a tool, and what follows from them.
 
-    Raises UsageError where options make no sense together.
+    Each value is an attribute, named as the option is in Python: the default where none is given,
+    and None for an option that the tool does not have. Raises UsageError for options that cannot
+    be combined.
     """
 
     def __init__(self, tool: Shape, values: dict[str, Any]) -> None:
@@ -49,19 +51,19 @@ class Request:
         self.values.update(values)
         self._apply_aliases()
         if self.follow and not self.pids:
-            raise UsageError("--follow needs -p, or a command")
+            raise UsageError("--follow needs a process: add -p PID, or put a command behind --")
         if self.cgroup and self.container:
-            raise UsageError("give a cgroup or a container, not both")
+            raise UsageError("--cgroup cannot be combined with --container: give only one of them")
         if self.interval and self.duration and self.interval > self.duration:
-            raise UsageError("the interval is longer than the duration")
+            raise UsageError("the interval is longer than the duration: give a shorter --interval")
         self.globs = self._compile_globs()
         files = [self.values[name] for name in PICTURE_FILES if self.values.get(name)]
         self.by_stack = bool(files)
-        self.without_rows = "-" in files  # standard output is taken
+        self.without_rows = "-" in files  # standard output is used for a picture
         self._check_files(files)
         self._check_reports()
         if isinstance(tool, WITH_COLUMNS):
-            self.columns()  # raises what is wrong with them before anything is traced
+            self.columns()  # raises UsageError for a wrong --columns before anything is traced
 
     def __getattr__(self, name: str) -> Any:
         return self.__dict__["values"].get(name)
@@ -70,7 +72,7 @@ class Request:
         """Give the values of options that stand for others to those others."""
         if self.every:
             if self.interval:
-                raise UsageError("give the interval once")
+                raise UsageError("the interval is given twice: give it only once")
             self.values["interval"] = self.every
         if self.seconds is not None:
             self.values["duration"] = self.seconds
@@ -82,12 +84,14 @@ class Request:
 
     def _check_files(self, files: list[str]) -> None:
         if files and "stack" in self.values:
-            self.values["stack"] = True
-        on_standard_output = files.count("-") + bool(self.without_rows and self.json)
-        if on_standard_output > 1:
-            raise UsageError("only one can be written to standard output: give the others a file")
+            self.values["stack"] = True  # what pictures of a stream are made of
+        has_json_as_well = self.without_rows and self.json
+        if files.count("-") > 1 or has_json_as_well:
+            raise UsageError(
+                "only one thing can be written to standard output: give a file for the others"
+            )
         if self.heatmap and (self.heatmap == "-" or not self.interval):
-            raise UsageError("--heatmap takes a file, and an interval: --heatmap FILE 1")
+            raise UsageError("--heatmap takes a file and an interval: --heatmap FILE 1")
 
     def _check_reports(self) -> None:
         if not self.alert and not self.baseline:
@@ -109,7 +113,7 @@ class Request:
         if not given:
             return []
         if len(given) > 1:
-            raise UsageError("give one glob, not several")
+            raise UsageError("only one glob can be given at a time")
         from tracewheel.runtime.spec import glob
 
         option, pattern = given[0]
@@ -166,10 +170,14 @@ class Request:
         return "msecs" if self.milliseconds else self.tool.units[0]
 
     def ladders_left_out(self, ladders: list[str]) -> set[str]:
-        """Return the ladders that no given option enables though some option would."""
+        """Return those of the ladders that are not climbed for this request.
+
+        A ladder is left out if it needs an option that is not given, or if an option that is given
+        disables it and none enables it.
+        """
         enabled = {name for option, _ in self.given() for name in option.enables}
         optional = {name for option in options_of(self.tool) for name in option.enables}
-        # Without such an option they are climbed.
+        # A ladder that some option disables is climbed without any option.
         optional -= {name for option in self.tool.options for name in option.disables}
         optional |= {name for option, _ in self.given() for name in option.disables}
         owner = self.tool.owner_ladder if isinstance(self.tool, Histogram) else ""
@@ -183,7 +191,9 @@ class Request:
         """Return the columns to show."""
         every = self._numbered_columns()
         shown = {header for option, _ in self.given() for header in option.shows}
-        if not isinstance(self.tool, Stream):  # others have no column that nobody fills
+        # The programs of a Stream always fill all columns. Those of other tools fill a hidden one
+        # only with the option that shows it, so no other way may show it.
+        if not isinstance(self.tool, Stream):
             hidden = {header for option, _ in self.given() for header in option.hides}
             every = [c for c in every if c.header in shown or not c.hidden]
             every = [c for c in every if c.header not in hidden]
@@ -195,7 +205,7 @@ class Request:
         return tuple(c for c in every if c.header in shown or not c.hidden)
 
     def _numbered_columns(self) -> list[Column]:
-        """Return all columns, those with their numbers of which an option sets it."""
+        """Return all columns, with the numbers that options set for some of them."""
         numbers = {
             option.numbers_column: int(value)
             for option, value in self.given()
@@ -212,7 +222,10 @@ class Request:
 
 
 def _shape_asked_for(tool: Shape, values: dict[str, Any]) -> Shape:
-    """Return the shape that an option makes of a tool, if it has the other options, too."""
+    """Return the shape that a tool has with the options that are given.
+
+    Raises UsageError if an option gives it another shape, which lacks another option.
+    """
     given = [o for o in options_of(tool) if values.get(o.dest, o.default) not in (None, o.default)]
     for option in given:
         if not option.as_shape:
@@ -231,5 +244,5 @@ def _chosen_columns(every: list[Column], text: str) -> tuple[Column, ...]:
     wanted = [name.strip().lower() for name in text.split(",")]
     for name in wanted:
         if name not in by_name:
-            raise UsageError(f"no column {name!r}: there are {', '.join(by_name)}")
+            raise UsageError(f"no column {name!r}: the columns are {', '.join(by_name)}")
     return tuple(by_name[name] for name in wanted)

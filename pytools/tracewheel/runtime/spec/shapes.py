@@ -24,13 +24,13 @@ GROUPS = (TRACE, SHOW, STOP, PICTURES, LIMITS, DIAGNOSIS)
 class Option(Record):
     """An option of a command, and what it changes.
 
-    ``parse`` turns the argument's text into a value and raises BpfError; without it the option is
+    ``parse`` turns the argument's text into a value, or raises BpfError; an option without it is
     a switch. ``sets`` names the global variable of the BPF object that takes the value, or maps
     the value to several of them.
     """
 
     flags: tuple[str, ...]
-    help: str  # without any, the option is not shown
+    help: str  # an option without help is not shown in the help
     parse: Callable[[str], Any] | None = None
     metavar: str | None = None
     default: Any = None
@@ -40,7 +40,7 @@ class Option(Record):
     enables: tuple[str, ...] = ()  # ladders that are climbed only with it
     disables: tuple[str, ...] = ()  # ladders that are not climbed with it, unless another enables
     as_shape: Shape | None = None  # what the tool is with it
-    lists: Callable[[], Iterable[str]] | None = None  # lines that it prints instead of tracing
+    lists: Callable[[], Iterable[str]] | None = None  # lines to print instead of tracing
     numbers_column: str = ""  # header of the column whose ``number`` it sets
     globs: str = ""  # member whose text the argument, a glob, must match
     repeat: bool = False  # may be given again; the values form a tuple
@@ -48,7 +48,7 @@ class Option(Record):
     switches_on: str = ""  # option that it stands for when it is given without argument
     passes_to: str = ""  # option that takes its argument
     resizes: str = ""  # map whose number of entries it sets
-    group: str = ""  # of the help; see ``heading``
+    group: str = ""  # of the help; if it is empty, ``heading`` derives it
 
     @property
     def dest(self) -> str:
@@ -66,8 +66,9 @@ class Option(Record):
 class Column(Record):
     """A column of a table: header, member of the record, and how it is shown.
 
-    ``kind`` overrides what the member's type says: a table of runtime.meaning or an enum shim_kind.
-    ``number`` is the kind's own: ns in the unit of a span, say.
+    ``kind`` overrides how the member's type is shown: it names a table of runtime.show.meaning, or
+    a member of enum shim_kind. What ``number`` means depends on the kind: for a span, it is the
+    number of ns in the unit.
     """
 
     header: str
@@ -75,27 +76,27 @@ class Column(Record):
     width: int
     kind: str = ""
     number: int = 0
-    hidden: bool = False  # shown by an option or by --columns
+    hidden: bool = False  # only shown by an option or by --columns
 
     @property
     def name(self) -> str:
-        """What --columns calls it."""
+        """The name of the column in --columns."""
         return self.header.lower().split("(")[0].split("/")[0]
 
 
 class Uprobes(Record):
-    """Functions of user space, probed wherever a process has them, in each file once.
+    """Functions of programs and libraries, probed in every process that has them.
 
     All programs of the sections uprobe and uretprobe, or these with ".multi", are attached to each
-    of the functions.
+    of the functions, once in each file.
     """
 
-    functions: tuple[tuple[str, ...], ...]  # of each, the first name that a file defines
-    caveats: Mapping[str, str] = {}  # of a name: what is lost where it has to do
-    program: str = ""  # only of programs whose file has this name
-    libraries: tuple[str, ...] = ()  # where the program defines none: a mapped file named so...
-    usual: tuple[str, ...] = ()  # files that are probed before any process has them
-    file_option: str = ""  # option whose argument is the only file to probe, for any program
+    functions: tuple[tuple[str, ...], ...]  # names of each; the first one that a file has is used
+    caveats: Mapping[str, str] = {}  # by the name of a function: what is lost if it is used
+    program: str = ""  # name of the program's file; others are not probed
+    libraries: tuple[str, ...] = ()  # beginnings of file names, if the program has no function
+    usual: tuple[str, ...] = ()  # files that are probed before any process runs them
+    file_option: str = ""  # option that names the only file to probe, for any program
 
 
 class Stream(Record):
@@ -105,25 +106,27 @@ class Stream(Record):
     columns: tuple[Column, ...]
     overhead: str
     options: tuple[Option, ...] = ()
-    examples: tuple[tuple[str, str], ...] = ()  # command line, what it does
+    examples: tuple[tuple[str, str], ...] = ()  # command lines, and what they do
     short: Mapping[str, str] = {}  # short flags for common options: {"uid": "-u"}
-    pending: tuple[str, ...] = ()  # maps of what has begun: by one key a record, and its tail
-    skips_in_rows: tuple[str, ...] = ()  # ladders whose skipped programs show in the rows
+    pending: tuple[str, ...] = ()  # maps of what has begun: its records, then their tails
+    skips_in_rows: tuple[str, ...] = ()  # ladders whose skipped programs are visible in the rows
     stack: bool = False
     container: bool = False  # the record has a member cgroup, filled where with_cgroup is set
     sampled: bool = False
     uprobes: Uprobes | None = None
-    rungs: Mapping[str, str] = {}  # ladder or ladder__rung: what accuracy it lacks, or why so few
+    # By ladder or ladder__rung: what it does not see, or why a ladder has no other rung.
+    rungs: Mapping[str, str] = {}
 
 
 class Histogram(Record):
     """Distributions: one of all events, or one for each key.
 
-    An option ``shows`` the members of the key by which it tells histograms apart. A key of this
-    and of each shape below has a member cgroup, filled where with_cgroup is set.
+    An option that makes a histogram for each value of some members of the key ``shows`` them. The
+    keys of this and of each shape below have a member cgroup, which is filled if with_cgroup is
+    set.
     """
 
-    histograms: str  # name of the maps
+    histograms: str  # name of the map; that by key is called NAME_by
     title: str  # "block device I/O": what the banner says is traced
     overhead: str
     units: tuple[str, ...] = ("usecs", "msecs")
@@ -131,14 +134,14 @@ class Histogram(Record):
     examples: tuple[tuple[str, str], ...] = ()
     short: Mapping[str, str] = {}
     sampled: bool = False
-    owner_ladder: str = ""  # ladder that knows who acts: climbed where an option asks for that
+    owner_ladder: str = ""  # ladder that knows who acts, climbed for options that need to know
     rungs: Mapping[str, str] = {}
 
 
 class Counts(Record):
-    """A row of sums for each interval, or for each container: a map of ROW in count.bpf.h.
+    """A row of sums for each interval, or for each container in it.
 
-    The first column is the time.
+    The map is made by ROW of count.bpf.h. The first column is the time.
     """
 
     sums: str  # name of the map
@@ -158,10 +161,10 @@ class Top(Record):
     title: str
     columns: tuple[Column, ...]
     overhead: str
-    indexed: tuple[str, str] | None = None  # map beside it; member of the key that is its index
-    pending: str = ""  # map of what has begun and is not counted before it ends
-    by: slice = slice(-1, None)  # which of the sums that are shown sort the rows: the last one
-    top: int = 0  # rows of a table, unless --top says otherwise; 0: all
+    indexed: tuple[str, str] | None = None  # array beside the map; member of the key, its index
+    pending: str = ""  # map of what has begun; it is counted when it ends
+    by: slice = slice(-1, None)  # the sums, of those shown, that sort the rows: the last one
+    top: int = 0  # rows of a table without --top; 0 stands for all rows
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
     short: Mapping[str, str] = {}
@@ -169,15 +172,14 @@ class Top(Record):
 
 
 class Stacks(Record):
-    """Time, summed up by who spent it and by stack: the kernel's frames, the program's, or both.
+    """Time, summed up by the thread that spent it and by its stack: kernel frames, user's or both.
 
     The maps are those of stacks.bpf.h. The key of a sum has the members pid, tid, comm,
-    kernel_stack and user_stack. An element of ``begins`` is a time, 0 when it is over, and such
-    a key.
+    kernel_stack and user_stack.
     """
 
     sums: str  # name of the map
-    begins: str
+    begins: str  # map of what has begun: the time when, or 0 if it has ended, then a key of a sum
     title: str
     overhead: str
     stacks: str = "stacks"
