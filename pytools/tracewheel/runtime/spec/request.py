@@ -191,8 +191,8 @@ class Request:
         """Return the columns to show."""
         every = self._numbered_columns()
         shown = {header for option, _ in self.given() for header in option.shows}
-        # The programs of a Stream always fill all columns. Those of other tools fill a hidden one
-        # only with the option that shows it, so no other way may show it.
+        # A Stream may show any of its columns. The programs of other tools fill a hidden column
+        # only with the option that shows it, so nothing else may show it.
         if not isinstance(self.tool, Stream):
             hidden = {header for option, _ in self.given() for header in option.hides}
             every = [c for c in every if c.header in shown or not c.hidden]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Records, as they lie in a batch: each behind its length, padded to 8 bytes."""
+"""Batches of records: before each record stands its length, behind it padding to 8 bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PART = struct.Struct("<IHH")  # struct ev_part
 
 
 class Layout(Record):
-    """What a record consists of, and which of its members are shown to programs (--json)."""
+    """The members of a record, and those of them that --json and the library show."""
 
     members: list[Member]
     shown: list[Member]
@@ -26,11 +26,17 @@ class Layout(Record):
 
 
 def framed(records: Iterable[bytes | memoryview]) -> bytes:
-    """Return records as they lie in a batch."""
-    return b"".join(
-        len(record).to_bytes(8, "little") + bytes(record) + bytes(-len(record) % 8)
-        for record in records
-    )
+    """Return a batch of records."""
+    parts: list[bytes | memoryview] = []
+    for record in records:
+        padding = bytes(padded(len(record)) - len(record))
+        parts += [len(record).to_bytes(8, "little"), record, padding]
+    return b"".join(parts)
+
+
+def padded(size: int) -> int:
+    """Return a number of bytes rounded up to a multiple of 8."""
+    return (size + 7) // 8 * 8
 
 
 def records_of(batch: memoryview) -> Iterator[memoryview]:
@@ -38,11 +44,16 @@ def records_of(batch: memoryview) -> Iterator[memoryview]:
     at = 0
     while at < len(batch):
         length = int.from_bytes(batch[at : at + 8], "little")
-        yield batch[at + 8 : at + 8 + length]
-        at += 8 + (length + 7) // 8 * 8
+        start = at + 8
+        yield batch[start : start + length]
+        at = start + padded(length)
 
 
 def part_of(record: memoryview, member: Member, size: int) -> tuple[bytes, int]:
-    """Return the bytes of a struct ev_part and its state, of enum ev_state."""
-    at, length, state = _PART.unpack_from(record, member.offset)
-    return bytes(record[size + at : size + at + length]), state
+    """Return the bytes that a member of type struct ev_part stands for, and its enum ev_state.
+
+    ``size`` is that of the record's struct, behind which the bytes are.
+    """
+    offset, length, state = _PART.unpack_from(record, member.offset)
+    start = size + offset
+    return bytes(record[start : start + length]), state

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Types, as BTF describes them: of a BPF object, and of the running kernel."""
+"""Types of BPF objects and of the running kernel, as BTF describes them."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ if TYPE_CHECKING:
 
 
 class Member(Record):
-    """A member of a struct, or a global variable, as BTF describes it."""
+    """A member of a struct, or a global variable, as BTF describes it. Sizes are in bytes."""
 
     name: str
-    meaning: str
-    section: str
-    offset: int
+    meaning: str  # the name of its type, such as ev_time
+    section: str  # of a variable: .rodata, .bss or .data
+    offset: int  # in the struct or section
     size: int
-    elements: int
+    elements: int  # of an array; 0 for anything else
     is_signed: bool
     is_bool: bool
 
     def pack(self, value: Any) -> bytes:
-        """Return the value's bytes, whatever the width of the member."""
+        """Return a value as the bytes of the member. Raises BpfError if bytes do not fit."""
         if self.elements or isinstance(value, bytes):
             raw = bytes(value)
             if len(raw) != self.size:
-                raise BpfError(f"cannot set {self.name}: {len(raw)} bytes for {self.size}")
+                raise BpfError(f"cannot set {self.name}: it has {self.size} bytes, not {len(raw)}")
             return raw
         return int(value).to_bytes(self.size, "little", signed=self.is_signed)
 
     def unpack(self, data: Any, offset: int = 0) -> int:
-        """Return an integer member of the record at an offset."""
+        """Return the value of an integer member, from a record that is at OFFSET in the data."""
         at = offset + self.offset
         return int.from_bytes(data[at : at + self.size], "little", signed=self.is_signed)
 
     def chars(self, data: Any) -> bytes:
-        """Return the text of an array of char, up to its NUL."""
+        """Return the text of a member that is an array of char, up to its NUL byte."""
         return bytes(data[self.offset : self.offset + self.size]).split(b"\0")[0]
 
 
 def text(pointer: Any) -> str:
-    """Return a C string, or nothing for NULL."""
+    """Return a C string, "" for NULL."""
     return ffi.string(pointer).decode() if pointer else ""
 
 
 def name_at(btf: Any, named: Any) -> str:
-    """Return the name of a type or member; nothing where it has none."""
+    """Return the name of a type or member, "" if it has none."""
     return text(lib.btf__name_by_offset(btf, named.name_off))
 
 
@@ -64,7 +64,7 @@ def type_named(btf: Any, name: str, kind: int) -> Any:
 
 
 def resolve(btf: Any, number: int) -> tuple[Any, str]:
-    """Return the type under typedefs and qualifiers, which have no name, and the outermost name."""
+    """Return the type behind typedefs and qualifiers, and the name of the outermost typedef."""
     name = ""
     while True:
         found = lib.btf__type_by_id(btf, number)
@@ -83,7 +83,8 @@ def describe_member(btf: Any, member: Any, section: str, offset: int) -> Member:
         count = array.nelems
         found, _ = resolve(btf, array.type)
     encoding = lib.btf_int_encoding(found) if lib.btf_is_int(found) else 0
-    is_signed, is_bool = (bool(encoding & bit) for bit in (lib.BTF_INT_SIGNED, lib.BTF_INT_BOOL))
+    is_signed = bool(encoding & lib.BTF_INT_SIGNED)
+    is_bool = bool(encoding & lib.BTF_INT_BOOL)
     size = lib.btf__resolve_size(btf, member.type)
     return Member(name_at(btf, member), meaning, section, offset, size, count, is_signed, is_bool)
 
@@ -97,17 +98,20 @@ def take_log() -> str:
 
 @functools.cache
 def kernel_btf() -> Any:
-    """Return the types of the running kernel; NULL where they are missing."""
+    """Return the types of the running kernel, NULL if the kernel does not tell them."""
     return lib.btf__load_vmlinux_btf()
 
 
 def preempts_programs() -> bool:
-    """Tell whether programs at tracepoints may be preempted: see ON_TRACEPOINT_THRICE."""
+    """Tell whether programs at tracepoints can be preempted.
+
+    See ON_TRACEPOINT_THRICE of read.bpf.h for what follows from it.
+    """
     return bool(type_named(kernel_btf(), "class_srcu_fast_notrace_t", lib.BTF_KIND_TYPEDEF))
 
 
 def tracepoint_args(name: str) -> int:
-    """Return how many arguments a tracepoint of the running kernel has."""
+    """Return how many arguments a tracepoint of the running kernel has. Raises BpfError."""
     btf = kernel_btf()
     found = type_named(btf, f"btf_trace_{name}", lib.BTF_KIND_TYPEDEF)
     if not found:
@@ -119,10 +123,10 @@ def tracepoint_args(name: str) -> int:
 
 
 def kernel_enum(name: str) -> dict[str, int]:
-    """Return an enum of the running kernel; raise NotSupported where there is none."""
+    """Return the values of an enum of the running kernel. Raises NotSupported."""
     btf = kernel_btf()
     found = type_named(btf, name, lib.BTF_KIND_ENUM)
     if not found:
-        raise NotSupported(f"the kernel has no enum {name}")
-    return {name_at(btf, each): each.val
-            for each in ffi.unpack(lib.btf_enum(found), lib.btf_vlen(found))}  # fmt: skip
+        raise NotSupported(f"cannot find the enum {name}: use a kernel that has it")
+    values = ffi.unpack(lib.btf_enum(found), lib.btf_vlen(found))
+    return {name_at(btf, each): each.val for each in values}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the options make of a BPF object: values of its variables, sizes of its maps."""
+"""Set the variables of a BPF object and the sizes of its maps, as the options ask for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RINGBUF = 27
 HASH = 1
 _PERCPU_HASH = 5
 
-_FOLLOWED_MOST = 16384  # processes that --follow traces at a time
+_FOLLOWED_MOST = 16384  # processes that --follow traces at a time, without --max-entries
 
 
 class Configuration:
@@ -33,10 +33,10 @@ class Configuration:
         self._name = name
         self._data = data
         self._request = request
-        self._host_ids: dict[int, int] = {}  # by the ids of this PID namespace
+        self._host_ids: dict[int, int] = {}  # ids on the host, by those of this PID namespace
 
     def apply(self, bpf_object: BpfObject) -> None:
-        """Configure an object that is not loaded yet."""
+        """Configure an object that is not loaded yet. Raises BpfError."""
         if self._request.follow:
             from tracewheel.runtime.trace import tasks
 
@@ -48,17 +48,18 @@ class Configuration:
                 values[name] = tracepoint_args(name.removeprefix("argc_"))
         for name, value in values.items():
             if name not in variables:
-                raise UsageError(f"{self._name} cannot be asked for {name.partition('_')[2]}")
+                what = name.partition("_")[2]
+                raise UsageError(
+                    f"{self._name} does not support {what}: leave out the option that asks for it"
+                )
             bpf_object.set(variables[name], variables[name].pack(value))
         for m in bpf_object.maps():
             entries = self._entries_of(m)
-            if entries and lib.bpf_map__set_max_entries(
-                find_map(bpf_object.handle, m.name), entries
-            ):
-                raise BpfError(f"cannot size {m.name}")
+            if entries:
+                _resize(bpf_object, m, entries)
 
     def mark_processes(self, bpf_object: BpfObject) -> None:
-        """Tell a loaded object which processes are wanted, where one number cannot."""
+        """Tell a loaded object which processes are wanted, if they are not just one."""
         pids = [self._host_ids.get(pid, pid) for pid in self._request.pids]
         if self._request.follow:
             from tracewheel.runtime.trace import tasks
@@ -66,20 +67,19 @@ class Configuration:
             tasks.follow(bpf_object.handle, pids)
         elif len(pids) > 1:
             for pid in pids:
-                error = write_map(
-                    bpf_object.handle, "followed", pid.to_bytes(4, "little"), bytes(8)
-                )
+                key = pid.to_bytes(4, "little")
+                error = write_map(bpf_object.handle, "followed", key, bytes(8))
                 if error:
                     raise BpfError(f"cannot trace process {pid}: {os.strerror(-error)}")
 
     def unmark_process(self, bpf_object: BpfObject, pid: int) -> None:
-        """Tell that a process has ended: another may get its number."""
+        """Tell a loaded object that a process has ended, because another may get its id."""
         if len(self._request.pids) > 1 and not self._request.follow:
             key = self._host_ids.get(pid, pid).to_bytes(4, "little")
             delete_key(bpf_object.handle, "followed", key)
 
     def _values(self) -> dict[str, Any]:
-        """Return the values of the variables, ids of tasks as the programs see them."""
+        """Return the values of the variables, with ids of tasks as they are on the host."""
         values = self._request.variables()
         ids = [value for value in values.values() if isinstance(value, TaskId)]
         ids += self._request.pids
@@ -93,7 +93,7 @@ class Configuration:
         return values
 
     def _entries_of(self, m: Map) -> int | None:
-        """Return how many entries a map shall have, or None for as many as its source says."""
+        """Return how many entries a map shall have, None for as many as its definition says."""
         request = self._request
         entries: int | None
         if m.name == "followed":
@@ -109,3 +109,9 @@ class Configuration:
         if not entries and m.type in (HASH, _PERCPU_HASH):
             entries = request.max_entries
         return entries
+
+
+def _resize(bpf_object: BpfObject, m: Map, entries: int) -> None:
+    error = lib.bpf_map__set_max_entries(find_map(bpf_object.handle, m.name), entries)
+    if error:
+        raise BpfError(f"cannot give {m.name} {entries} entries: {os.strerror(-error)}")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Ladders: the ways in which a tool can trace, and the first of them that this kernel allows."""
+"""Ladders: the ways in which a tool can trace, the preferred one first.
+
+A tool traces by the first rung of each ladder that can be loaded and attached on this kernel.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,12 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.object import Program
 
 
+# How the sections of programs begin that the kernel calls by a trampoline.
+_BY_TRAMPOLINE = ("fentry/", "fexit/")
+
+
 def ladders_of(programs: list[Program]) -> dict[str, list[str]]:
-    """Return each ladder's rungs, the preferred one first."""
+    """Return the rungs of each ladder, the preferred one first."""
     ladders: dict[str, list[str]] = {}
     for program in programs:
         rungs = ladders.setdefault(program.ladder, [])
@@ -59,22 +66,21 @@ class Climber:
         for ladder in request.ladders_left_out(list(self.ladders)):
             del self.ladders[ladder]
         self._forced = self._parse_forced(request.rung or ())
-        self._absent: set[Program] = set()  # on functions that this kernel does not have
+        self._absent: set[Program] = set()  # programs on functions that this kernel lacks
         self.loaded: list[Program] = []
         self.missing: list[Program] = []  # optional programs that could not be attached
         self.started = boot_time_ns()
-        self._log = ""  # of libbpf, for the last attempt
+        self._log = ""  # what libbpf has said during the last attempt
 
     def climb(self) -> dict[str, str]:
         """Load and attach; return the rung taken of each ladder. Raises BpfError."""
-        to_try = {ladder: self._rungs_to_try(ladder) for ladder in self.ladders}
-        rungs = {ladder: hows[0] for ladder, hows in to_try.items()}
+        candidates = {ladder: self._rungs_to_try(ladder) for ladder in self.ladders}
+        rungs = {ladder: rungs_to_try[0] for ladder, rungs_to_try in candidates.items()}
         error = self._try(rungs)
         if error:
-            # One of them is to blame: try each by itself.
-            rungs = {
-                ladder: self._first_that_holds(ladder, hows) for ladder, hows in to_try.items()
-            }
+            # It is not known which ladder the error comes from: try each by itself.
+            for ladder in rungs:
+                rungs[ladder] = self._first_that_holds(ladder, candidates[ladder])
             error = self.retry(rungs) if len(rungs) > 1 else 0
         if error:
             raise explain_failure(f"cannot trace with {self._name}", error, self._log)
@@ -93,37 +99,42 @@ class Climber:
             self.object = None
 
     def describe_error(self, error: int) -> str:
-        """Return an errno's text, and the verifier's last line that means something."""
+        """Return the text of an errno, and the last line of the verifier that says something."""
         noise = ("libbpf:", "processed", "--", "verification time")
         lines = [line.strip() for line in self._log.splitlines()]
-        words = [line for line in lines if line and not line.startswith(noise)]
-        return os.strerror(-error) + (f": {words[-1]}" if words else "")
+        telling = [line for line in lines if line and not line.startswith(noise)]
+        description = os.strerror(-error)
+        return f"{description}: {telling[-1]}" if telling else description
 
     def describe_missing(self, ladder: str, rung: str) -> str:
-        """Return which functions a rung does without; nothing where it has all."""
-        every = [p for p in self.programs if (p.ladder, p.rung) == (ladder, rung)]
+        """Return a line about functions that a rung could not attach to, "" if there are none."""
+        every = [p for p in self.programs if p.ladder == ladder and p.rung == rung]
         missing = [p.function for p in self.missing if p.ladder == ladder]
         if not missing:
             return ""
-        return f"attached {len(every) - len(missing)} of {len(every)}, not {', '.join(missing)}"
+        attached = len(every) - len(missing)
+        return f"attached to {attached} of {len(every)} functions, not to {', '.join(missing)}"
 
     def _parse_forced(self, wishes: tuple[str, ...]) -> dict[str, str]:
+        """Return the rung of each ladder that --rung forces. Raises UsageError."""
         forced = {}
         for wish in wishes:
             ladder, _, rung = wish.partition("=")
             if rung not in self.ladders.get(ladder, ()):
-                known = [f"{what}={how}" for what, hows in self.ladders.items() for how in hows]
-                raise UsageError(f"no rung {wish!r}: there are {', '.join(known)}")
+                known = [f"{name}={each}" for name, rungs in self.ladders.items() for each in rungs]
+                raise UsageError(f"no rung {wish!r}: the rungs are {', '.join(known)}")
             forced[ladder] = rung
         return forced
 
     def _rungs_to_try(self, ladder: str) -> list[str]:
+        """Return the rungs of a ladder that may hold; all of them if none of them can."""
         if ladder in self._forced:
             return [self._forced[ladder]]
         rungs = self.ladders[ladder]
         programs = [p for p in self.programs if p.ladder == ladder]
         refused = {p.rung for p in programs if _is_refused(p.section)}
-        return [rung for rung in rungs if rung not in refused] or rungs
+        others = [rung for rung in rungs if rung not in refused]
+        return others or rungs
 
     def _first_that_holds(self, ladder: str, rungs: list[str]) -> str:
         error = 0
@@ -151,7 +162,7 @@ class Climber:
         return error
 
     def _choose_programs(self, bpf_object: BpfObject, rungs: dict[str, str]) -> None:
-        """Have the programs of some rungs loaded, and no others."""
+        """Choose the programs of these rungs to be loaded, and no others."""
         wanted = [p for p in self.programs if rungs.get(p.ladder) == p.rung]
         has_stand_ins = any(p.attempt > 1 for p in wanted)
         if has_stand_ins and not preempts_programs():
@@ -162,16 +173,16 @@ class Climber:
             autoload(bpf_object.handle, program.name, program in self.loaded)
 
     def _find_absent(self) -> bool:
-        """Find optional programs on functions that the kernel does not have as such."""
+        """Find optional programs on functions that this kernel lacks; tell if there are any."""
         for program in self.loaded:
-            if program.optional and program.section.startswith(("fentry/", "fexit/")):
+            if program.optional and program.section.startswith(_BY_TRAMPOLINE):
                 found = type_named(kernel_btf(), program.function, lib.BTF_KIND_FUNC)
                 if not found:
                     self._absent.add(program)
         return not self._absent.isdisjoint(self.loaded)
 
     def _attach(self, bpf_object: BpfObject, ladders: set[str]) -> tuple[int, str]:
-        """Attach what was loaded; return 0 or a negative errno, and the section refused."""
+        """Attach what was loaded; return 0 or a negative errno, and the section that failed."""
         self._configuration.mark_processes(bpf_object)
         failure = 0
         for program in self.loaded:
@@ -186,7 +197,7 @@ class Climber:
         attached = {p.ladder for p in self.loaded if p not in self.missing}
         if attached != ladders:
             return failure or -errno.ENOENT, ""
-        self._configuration.mark_processes(bpf_object)  # those that were forked meanwhile
+        self._configuration.mark_processes(bpf_object)  # again, for those forked meanwhile
         return 0, ""
 
     def _attach_program(self, bpf_object: BpfObject, program: Program) -> int:
@@ -195,5 +206,5 @@ class Climber:
         cpu = self._request.cpu
         error = bpf_object.attach_clocks(program, self._request.frequency, cpu)
         if error == -errno.ENODEV:
-            raise TargetGone(f"cannot sample CPU {cpu}: it is offline")
+            raise TargetGone(f"cannot sample CPU {cpu}: it is offline: choose another one")
         return error

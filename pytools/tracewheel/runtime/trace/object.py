@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A BPF object: its programs, maps and variables; opened, loaded, attached."""
+"""A BPF object: its programs, maps and variables, and how its programs are attached."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Map(Record):
     """A map as its definition describes it. Sizes are in bytes."""
 
     name: str
-    record: str  # struct of the records of a ring
-    key: str  # struct of a key, or nothing
-    value: str
+    record: str  # struct of the records of a ring; empty for other maps
+    key: str  # struct of a key; empty if it is no struct
+    value: str  # struct of a value; empty if it is no struct
     type: int  # enum bpf_map_type
     key_size: int
     value_size: int
@@ -52,16 +52,16 @@ class Program(Record):
     ladder: str  # what it helps to trace
     rung: str  # the way in which it does
     is_uprobe: bool  # attached to functions of files, by the session's prober
-    attempt: int  # 1; or 2 or 3 for a stand-in, which runs where those before it were skipped
+    attempt: int  # 1, or 2 and 3 for stand-ins, which do what a skipped program has not done
 
     @property
     def function(self) -> str:
-        """What the program is attached to: the section behind its kind."""
+        """What the program is attached to: the part of the section behind the slash."""
         return self.section.partition("/")[2]
 
 
 def _sha256(data: bytes) -> str:
-    # CPython's own, where it has one: hashlib brings OpenSSL, 3 MB and 3 ms.
+    # CPython's own module, if it has one: hashlib loads OpenSSL, which takes 3 MB and 3 ms.
     for module in ("_sha2", "_sha256", "hashlib"):
         try:
             return str(importlib.import_module(module).sha256(data).hexdigest())
@@ -71,16 +71,17 @@ def _sha256(data: bytes) -> str:
 
 
 def read_object(name: str) -> bytes:
-    """Return the bytes of a tool's BPF object, after a check against the manifest.
+    """Return the bytes of a tool's BPF object.
 
-    Raises BpfError where it cannot be read or does not match.
+    Raises BpfError if it cannot be read, or if its checksum is not that of the manifest.
     """
     path = os.path.join(_OBJECTS, f"{name}.bpf.o")
     try:
         with open(path, "rb") as file:
             data = file.read()
         with open(os.path.join(_OBJECTS, "manifest")) as file:
-            digests = {name: digest for digest, name in (line.split() for line in file)}
+            pairs = [line.split() for line in file]
+        digests = {file_name: digest for digest, file_name in pairs}
     except OSError as error:
         raise BpfError(
             f"cannot read {error.filename}: {error.strerror}: install tracewheel again"
@@ -91,7 +92,7 @@ def read_object(name: str) -> bytes:
 
 
 class BpfObject:
-    """A BPF object, opened, perhaps loaded. Needs no privilege until it is loaded."""
+    """A BPF object that is opened, and perhaps loaded. To load it needs privileges."""
 
     def __init__(self, data: bytes) -> None:
         self._types = os.memfd_create("types")  # those of the kernel, until it is loaded
@@ -172,7 +173,7 @@ class BpfObject:
             each = following(self.handle, each)
 
     def _struct_of(self, map_name: str, member: str) -> str:
-        """Return the struct that a map's definition gives a member, or nothing."""
+        """Return the struct of a member (key, value, record) of a map's definition, "" if none."""
         variable = type_named(self._btf, map_name, lib.BTF_KIND_VAR)
         definition, _ = resolve(self._btf, variable.type)
         for m in ffi.unpack(lib.btf_members(definition), lib.btf_vlen(definition)):
@@ -183,7 +184,7 @@ class BpfObject:
         return ""
 
     def variables(self) -> list[Member]:
-        """Return the global variables. libbpf knows their offsets once it has opened."""
+        """Return the global variables, with the offsets that libbpf fills in when it opens."""
         found = []
         for section in (".rodata", ".bss", ".data"):
             kind = type_named(self._btf, section, lib.BTF_KIND_DATASEC)
@@ -207,25 +208,25 @@ class BpfObject:
         return int(type_named(self._btf, struct_name, lib.BTF_KIND_STRUCT).size)
 
     def set(self, variable: Member, value: bytes) -> None:
-        """Give a global variable its first value."""
+        """Set a global variable of an object that is not loaded yet."""
         area = find_map(self.handle, variable.section)
         start = ffi.cast("char *", lib.bpf_map__initial_value(area, ffi.new("size_t *")))
         ffi.memmove(start + variable.offset, value, variable.size)
 
     def get(self, variable: Member) -> int:
-        """Return a global variable's present value, or 0 if there is none yet."""
-        # By look-up: outside skeletons libbpf maps .bss live only from 1.5 on.
+        """Return the value of a global variable, 0 if the object is not loaded yet."""
+        # By a look-up, because libbpf maps .bss only from 1.5 on, except in skeletons.
         area = find_map(self.handle, variable.section)
         values = ffi.new("char[]", lib.bpf_map__value_size(area))
         lib.bpf_map_lookup_elem(lib.bpf_map__fd(area), ffi.new("uint32_t *"), values)
         return variable.unpack(ffi.buffer(values))
 
     def missed(self, program: Program) -> int:
-        """Return how often the kernel has skipped a program."""
+        """Return how often the kernel has skipped a program, 0 on kernels that do not count."""
         # Linux commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented")
         # (in v5.12).
-        info, size = ffi.new("struct bpf_prog_info *"), ffi.new("uint32_t *")
-        size[0] = ffi.sizeof(info[0])
+        info = ffi.new("struct bpf_prog_info *")
+        size = ffi.new("uint32_t *", ffi.sizeof(info[0]))
         fd = lib.bpf_program__fd(find_program(self.handle, program.name))
         lib.bpf_obj_get_info_by_fd(fd, info, size)
         return int(info.recursion_misses)
@@ -236,7 +237,7 @@ class BpfObject:
         is_pattern = "*" in program.function or "?" in program.function
         if not program.section.startswith("kprobe.multi/") or is_pattern:
             return self._keep(lib.bpf_program__attach(found))
-        # To the one function: libbpf would look for it in kallsyms.
+        # By the name of the one function, because libbpf would look for patterns in kallsyms.
         name = ffi.new("char[]", program.function.encode())
         names = ffi.new("const char *[]", [name])
         options = ffi.new("struct bpf_kprobe_multi_opts *", {"syms": names, "cnt": 1})
@@ -244,7 +245,10 @@ class BpfObject:
         return self._keep(lib.bpf_program__attach_kprobe_multi_opts(found, ffi.NULL, options))
 
     def attach_uprobe(self, program: Program, fd: int, offset: int) -> int:
-        """Probe the offset in a file, or the return from there; return 0 or a negative errno."""
+        """Probe the function at an offset in a file, or its return.
+
+        Returns 0 or a negative errno.
+        """
         found = find_program(self.handle, program.name)
         path = b"/proc/self/fd/%d" % fd
         returns = program.section.startswith("uret")
@@ -263,7 +267,7 @@ class BpfObject:
         """
         fd = lib.bpf_program__fd(find_program(self.handle, program.name))
         self.clocks = Clocks(fd, frequency, cpu)
-        # Not just those that are said to be online: some containers tell but a few.
+        # On all possible CPUs, because some containers do not see all that are online.
         return self.clocks.start(range(lib.libbpf_num_possible_cpus()))
 
     def _keep(self, link: Any) -> int:
@@ -274,18 +278,18 @@ class BpfObject:
 
 
 def find_program(handle: Any, name: str) -> Any:
-    """Return a program of an object; libbpf would not survive NULL."""
+    """Return a program of an object. Raises BpfError, because libbpf crashes with NULL."""
     found = lib.bpf_object__find_program_by_name(handle, name.encode())
     if not found:
-        raise BpfError(f"no program {name}")
+        raise BpfError(f"cannot find program {name} in the BPF object: install tracewheel again")
     return found
 
 
 def find_map(handle: Any, name: str) -> Any:
-    """Return a map of an object, or that behind a section; libbpf would not survive NULL."""
+    """Return a map or a section of an object. Raises BpfError, because libbpf crashes with NULL."""
     found = lib.bpf_object__find_map_by_name(handle, name.encode())
     if not found:
-        raise BpfError(f"no map {name}")
+        raise BpfError(f"cannot find map {name} in the BPF object: install tracewheel again")
     return found
 
 
@@ -301,5 +305,5 @@ def delete_key(handle: Any, name: str, key: bytes) -> None:
 
 
 def autoload(handle: Any, program: str, wanted: bool) -> None:
-    """Have a program loaded with its object, or not."""
+    """Choose whether a program is loaded with its object."""
     lib.bpf_program__set_autoload(find_program(handle, program), wanted)

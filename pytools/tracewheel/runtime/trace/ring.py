@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The ring buffer, mapped."""
+"""The ring buffer, mapped into the memory of this process."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ if TYPE_CHECKING:
 
 
 class Ring:
-    """A ring buffer as lib.shim_read takes it: mapped while this lives."""
+    """A ring buffer as lib.shim_read takes it. It is mapped as long as the object lives."""
 
     def __init__(self, found: Any) -> None:
         import mmap
 
-        page, size = os.sysconf("SC_PAGESIZE"), lib.bpf_map__max_entries(found)
+        page = os.sysconf("SC_PAGESIZE")
+        size = lib.bpf_map__max_entries(found)
         self.fd: int = lib.bpf_map__fd(found)
         try:
-            self._areas = (
-                ffi.from_buffer(mmap.mmap(self.fd, page)),
-                ffi.from_buffer(mmap.mmap(self.fd, page + size, prot=mmap.PROT_READ, offset=page)),
+            # The first page is the consumer's, the second one the producer's; then come the data.
+            self._consumer = ffi.from_buffer(mmap.mmap(self.fd, page))
+            self._producer = ffi.from_buffer(
+                mmap.mmap(self.fd, page + size, prot=mmap.PROT_READ, offset=page)
             )
         except OSError as error:
-            raise BpfError(f"cannot map the ring buffer: {error.strerror}") from None
-        consumer, producer = (ffi.cast("uint64_t *", area) for area in self._areas)
-        data = ffi.cast("char *", self._areas[1]) + page
+            raise BpfError(
+                f"cannot map the ring buffer: {error.strerror}: give a smaller --buffer-size"
+            ) from None
         self.size = size
-        self.memory = ffi.new("struct shim_ring *", (consumer, producer, data, size - 1))
+        self.memory = ffi.new("struct shim_ring *")
+        self.memory.consumer = ffi.cast("uint64_t *", self._consumer)
+        self.memory.producer = ffi.cast("uint64_t *", self._producer)
+        self.memory.data = ffi.cast("char *", self._producer) + page
+        self.memory.mask = size - 1
 
     def unread(self) -> int:
         """Return how many bytes of it are waiting to be read."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Clocks that sample CPUs, and how many of their samples are missing."""
+"""Clocks that sample CPUs, and the number of samples that are missing."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_CHANCE = 3  # standard deviations
+_CHANCE = 3  # standard deviations that chance may explain
 
 
 class RunTime(Record):
-    """How long a clock has run, and how long of that its CPU was idle, in ns."""
+    """The time that a clock has run, and the part of it in which its CPU was idle, in ns."""
 
     ran_ns: int
     idle_ns: int
 
 
 class Clocks:
-    """Clocks that run one program so many times a second, one clock on each CPU.
+    """Clocks that run a program ``frequency`` times a second, one clock on each CPU.
 
-    With a CPU that goes offline its clock stops, and does not run again when the CPU is back: so
-    it is from v5.10 to v7.2.
+    When a CPU goes offline its clock stops, and it does not run again when the CPU comes back.
+    This was seen from v5.10 to v7.2.
     """
 
     def __init__(self, program_fd: int, frequency: int, cpu: int | None = None) -> None:
@@ -43,7 +43,7 @@ class Clocks:
     def start(self, cpus: Iterable[int]) -> int:
         """Start a clock on each of the CPUs that is online and has none.
 
-        Returns 0 or a negative errno: -ENODEV where no clock runs at all.
+        Returns 0 or a negative errno, which is -ENODEV if no clock runs at all.
         """
         self._end([cpu for cpu, clock in self._running.items() if _is_stopped(clock)])
         wanted = set(cpus) if self._only_cpu is None else {self._only_cpu}
@@ -61,11 +61,11 @@ class Clocks:
         return worst
 
     def end(self) -> None:
-        """End all clocks; how long they have run is still known."""
+        """End all clocks. Their times can still be read."""
         self._end(list(self._running))
 
     def run_times(self) -> list[RunTime]:
-        """Return how long each clock has run, those that have ended included."""
+        """Return the time of each clock, with those that have ended."""
         return self._ended + self._times_of(list(self._running))
 
     def _end(self, cpus: list[int]) -> None:
@@ -78,7 +78,7 @@ class Clocks:
         times = []
         for cpu in cpus:
             ran = _read_clock(self._running[cpu])
-            # What is not known of a CPU that is offline by now is taken to be idleness.
+            # The idle time of a CPU that is offline by now is not known: take all of it for idle.
             idled = idle[cpu] - self._idle_before[cpu] if cpu in idle else ran
             times.append(RunTime(ran, min(ran, idled)))
         return times
@@ -98,11 +98,12 @@ def _is_stopped(clock: int) -> bool:
 def count_unsampled(
     times: list[RunTime], frequency: int, *, samples: int, busy_samples: int, unsure: float
 ) -> int:
-    """Return how many samples of CPUs that were busy are missing, as far as that is certain.
+    """Return how many samples of busy CPUs are certainly missing.
 
-    ``samples`` is how often the program has run, ``busy_samples`` how often of them on a busy CPU:
-    on an idle one some kernels let no clock tick. ``unsure`` is how many ticks the idle time may
-    be from the truth. It is an average, too: samples that chance alone may explain are no loss.
+    ``samples`` is how often the program has run, and ``busy_samples`` how often of them on a busy
+    CPU: some kernels let no clock tick on an idle one. ``unsure`` is the possible error of the
+    idle time, in ticks. The idle time is also an average, so samples that may be missing by chance
+    are not counted.
     """
     period = 10**9 // frequency
     ticks = sum(each.ran_ns // period for each in times)

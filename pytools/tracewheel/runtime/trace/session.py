@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A tool that traces: what it has attached, what it reads, what it has lost."""
+"""A session: a tool that is attached to the kernel, its maps, and the events it has lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.sampling import Clocks
     from tracewheel.runtime.trace.uprobes import Prober
 
-_LOOK_MS = 1000  # until the next look which CPUs are online
+_LOOK_MS = 1000  # between two looks at which CPUs are online
 _BATCH_MOST = 4096  # elements of a map that are read at a time
 
 
@@ -48,7 +48,7 @@ class Session:
         self.taken: dict[str, str] = {}  # the rung of each ladder
         self.prober: Prober | None = None
         self.ring: Ring | None = None
-        self.ended = 0  # monotonic, ns
+        self.ended = 0  # when the tracing ended, in ns of CLOCK_MONOTONIC; 0 until then
 
     def __enter__(self) -> Session:
         try:
@@ -71,7 +71,7 @@ class Session:
             self.prober.begin(self.request.chosen_file)
 
     def detach(self) -> None:
-        """End the tracing; what was seen and lost until now can still be read."""
+        """End the tracing. What was seen and lost until now can still be read."""
         self.ended = time.monotonic_ns()
         self.object.detach()
 
@@ -89,7 +89,7 @@ class Session:
 
     @property
     def handle(self) -> Any:
-        """The object as libbpf knows it."""
+        """The struct bpf_object of libbpf."""
         return self.object.handle
 
     @property
@@ -98,6 +98,7 @@ class Session:
         return self._climber.started
 
     def _new_prober(self, rungs: dict[str, str]) -> Prober | None:
+        """Return what attaches the uprobes of these rungs, None if there are none."""
         programs = [
             p for p in self._climber.programs if rungs.get(p.ladder) == p.rung and p.is_uprobe
         ]
@@ -113,7 +114,7 @@ class Session:
         return list(self._climber.ladders)
 
     def attempts(self) -> Iterator[tuple[str, str, str | None]]:
-        """Try every rung by itself; yield ladder, rung, and the error or None where it holds."""
+        """Try every rung by itself; yield its ladder, its name, and the error or None."""
         for ladder, rungs in self._climber.ladders.items():
             for rung in rungs:
                 error = self._climber.retry({ladder: rung})
@@ -123,7 +124,7 @@ class Session:
                 yield ladder, rung, self._climber.describe_error(error) if error else None
 
     def describe_missing(self, ladder: str) -> str:
-        """Return which functions the rung taken does without; nothing where it has all."""
+        """Return a line about functions that could not be attached to, "" if there are none."""
         return self._climber.describe_missing(ladder, self.taken[ladder])
 
     def take_ended(self) -> list[int]:
@@ -134,16 +135,25 @@ class Session:
         return ended
 
     def tend(self, left: int) -> int:
-        """Probe or sample what has turned up; return for how many of LEFT ms to wait (-1: all)."""
+        """Probe new processes and sample new CPUs; return for how many ms to wait until the next.
+
+        ``left`` is how many ms there are to wait at most; -1 stands for no limit, here and in what
+        is returned.
+        """
         if self.object.clocks:
             error = self.object.clocks.start(online_cpus())
             if error not in (0, -errno.ENODEV):
-                say(f"{self.name}: cannot sample every CPU: {os.strerror(-error)}")
+                reason = os.strerror(-error)
+                say(f"{self.name}: cannot sample every CPU, so counts are too low: {reason}")
             left = min(left, _LOOK_MS) if left >= 0 else _LOOK_MS
         return self.prober.tend(left) if self.prober else left
 
     def read_map(self, name: str, summed: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the elements of a map; of a per-CPU map of u64 the sums over all CPUs."""
+        """Yield the keys and values of a map.
+
+        With ``summed``, the map must be a per-CPU map of 64-bit numbers, and the values are the
+        sums over all CPUs.
+        """
         m = self.maps[name]
         fd = lib.bpf_map__fd(find_map(self.handle, name))
         value_size = m.value_size * (lib.libbpf_num_possible_cpus() if summed else 1)
@@ -177,24 +187,25 @@ class Session:
         return self.object.get(self.variables[name])
 
     def losses(self) -> dict[str, int]:
-        """Return how many events were lost, by cause.
+        """Return how many events were lost, by cause; causes without any are left out.
 
-        Those are counters NAME_lost, skipped runs of programs, and samples that were not taken.
+        The causes are the counters NAME_lost of the object, skipped runs of programs, and samples
+        that were not taken.
         """
         counters = [name for name in self.variables if name.endswith("_lost")]
         losses = {name.removesuffix("_lost"): self.global_value(name) for name in counters}
-        told = getattr(self.request.tool, "skips_in_rows", ())
+        in_rows = getattr(self.request.tool, "skips_in_rows", ())
         is_full = any(losses.get(m.name) for m in self.maps.values() if m.type == HASH)
-        skipped = [self._skipped(ladder, is_full) for ladder in self.taken if ladder not in told]
+        skipped = [self._skipped(each, is_full) for each in self.taken if each not in in_rows]
         losses["skipped"] = sum(skipped)
         losses["unsampled"] = self._unsampled(self.object.clocks) if self.object.clocks else 0
         return {cause: count for cause, count in losses.items() if count}
 
     def _skipped(self, ladder: str, is_full: bool) -> int:
-        """Return for how many events, at most, the kernel has skipped a ladder's programs.
+        """Return for how many events, at most, the kernel has skipped all programs of a ladder.
 
-        An event is lost where the first program and all of its stand-ins were skipped. A stand-in
-        that finds no room in a map that is full leaves it open whether the first has run.
+        An event is lost if the first program and all of its stand-ins were skipped. If a map is
+        full, a stand-in cannot tell whether the first program has run.
         """
         by_attempt = collections.Counter({1: 0})
         for program in self._climber.loaded:
@@ -206,10 +217,10 @@ class Session:
         return max(0, by_attempt[1] if is_full else min(by_attempt.values()))
 
     def _unsampled(self, clocks: Clocks) -> int:
-        """Return how many times a clock should have run the program on a busy CPU, and did not.
+        """Return how many times a clock should have run the program on a busy CPU and has not.
 
-        It does not while a map is changed or another program runs on that CPU, and the kernel does
-        not count that.
+        A clock does not run the program while a map is changed or another program runs on its CPU.
+        The kernel does not count these times.
         """
         times = clocks.run_times()
         return count_unsampled(
@@ -222,13 +233,15 @@ class Session:
 
 
 def _batches_of(m: Map, fd: int, value_size: int) -> Iterator[tuple[Any, Any, int]]:
-    """Yield arrays of keys and values, and how many elements each has, until a map is read."""
+    """Yield arrays of keys and of values, and how many elements they have, until all are read."""
     most = min(_BATCH_MOST, m.max_entries)
     cursor = ffi.new("char[]", max(m.key_size, 8))
     keys = ffi.new("char[]", most * m.key_size)
     values = ffi.new("char[]", most * value_size)
     count = ffi.new("uint32_t *")
-    before, error, singly = ffi.NULL, 0, False
+    before = ffi.NULL
+    error = 0
+    singly = False
     while not error:
         count[0] = most
         if not singly:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The tasks of this PID namespace: their ids on the host, and who descends from whom."""
+"""The tasks of this PID namespace: their ids on the host, and their descendants."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-_LIST = "list_tasks"  # of filter.bpf.h, as are the map followed and struct seen_task
-_SEEN = struct.Struct("=IIIIQ")
+_LIST = "list_tasks"  # the program of filter.bpf.h that lists tasks
+_SEEN = struct.Struct("=IIIIQ")  # struct seen_task of filter.bpf.h
 
 
 class Task(NamedTuple):
-    """A task: its id in this PID namespace, then its ids on the host, and when it began."""
+    """A task that this PID namespace shows."""
 
-    tid_here: int
+    tid_here: int  # its id in this PID namespace; the other ids are those on the host
     tid: int
     pid: int
     ppid: int
-    began: int
+    began: int  # when its process began, in ns since the boot
 
 
 def enable(handle: Any) -> None:
-    """Have an object that is not loaded yet load what lists tasks."""
+    """Choose the program that lists tasks to be loaded with an object."""
     autoload(handle, _LIST, True)
 
 
 def tasks(handle: Any) -> list[Task]:
-    """Return the tasks that this PID namespace shows."""
+    """Return the tasks that this PID namespace shows. Raises BpfError."""
     link = lib.bpf_program__attach_iter(find_program(handle, _LIST), ffi.NULL)
     if not link:
         raise explain_failure("cannot list processes", -ffi.errno, take_log())
@@ -53,7 +53,10 @@ def tasks(handle: Any) -> list[Task]:
 
 
 def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
-    """Return the ids that BPF programs see, for ids of processes or threads as /proc gives them."""
+    """Return the ids on the host of processes or threads, by their ids in this PID namespace.
+
+    Raises TargetGone if one has ended.
+    """
     with contextlib.closing(BpfObject(data)) as lister:
         for program in lister.programs():
             autoload(lister.handle, program.name, False)
@@ -69,9 +72,9 @@ def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
 
 
 def follow(handle: Any, roots: list[int]) -> None:
-    """Mark processes of the host, and all that descend from them, as followed.
+    """Mark processes, given by their ids on the host, and all of their descendants as followed.
 
-    A process that has forked before it was marked has its children found in the next pass.
+    A process may fork before it is marked: its children are found in the next pass.
     """
     marked: set[int] = set()
     while True:
@@ -82,16 +85,17 @@ def follow(handle: Any, roots: list[int]) -> None:
                 found.append(task)
             elif task.tid == task.pid:
                 children.setdefault(task.ppid, []).append(task)
-        for task in found:  # grows meanwhile
+        for task in found:  # the loop adds the children that it finds
             found += children.get(task.pid, ())
         new = [task for task in found if task.pid not in marked]
         for task in new:
-            key, began = task.pid.to_bytes(4, "little"), task.began.to_bytes(8, "little")
+            key = task.pid.to_bytes(4, "little")
+            began = task.began.to_bytes(8, "little")
             error = write_map(handle, "followed", key, began)
             if error:
                 raise BpfError(
                     f"cannot follow {len(found)} processes: {os.strerror(-error)}: "
-                    "give --max-entries"
+                    "give a larger --max-entries"
                 )
         if not new:
             return

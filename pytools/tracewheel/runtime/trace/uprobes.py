@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Uprobes: find the files that they belong in, of every mount namespace, now and later."""
+"""Uprobes: find the files to probe in every mount namespace, now and while processes start."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.object import Program
 
 
-# The first and the longest pause, in seconds, before a program is looked at once more whose
-# library was not there: the dynamic linker maps it only after the exec that we are told of.
+# The shortest and the longest pause, in seconds, before a process is looked at once more that has
+# not mapped its library: the dynamic linker does that some time after the exec.
 _PAUSE, _LAST_PAUSE = 0.005, 2.0
 
 
 class Prober:
-    """What a session has probed, and the processes that it has yet to look at."""
+    """Attaches uprobes to files, and looks at new processes for more of them.
+
+    ``attach`` attaches a program to a descriptor of a file and an offset in it; it returns 0 or a
+    negative errno.
+    """
 
     def __init__(
         self,
@@ -39,40 +43,51 @@ class Prober:
         attach: Callable[[Program, int, int], int],
     ) -> None:
         self._name = name
-        self._attach_program = attach  # to a descriptor and an offset; 0 or a negative errno
+        self._attach_program = attach
         self._what = what
         self._programs = programs
-        self._defines: dict[tuple[Any, ...], bool] = {}
-        self._waiting: dict[int, tuple[float, float]] = {}  # pid: when to look, pause after that
-        self._allowed = False
-        self._closed = 0
+        self._has_functions: dict[tuple[Any, ...], bool] = {}  # by the names of a file
+        # By the ids of processes: when to look at each, and the pause if it is to be once more.
+        self._waiting: dict[int, tuple[float, float]] = {}
+        self._allowed = False  # the kernel has attached a program
+        self._hidden_processes = 0  # those that might be probed, but must not be looked at
 
     def begin(self, chosen: str | None) -> None:
-        """Probe what is there, or a file that was chosen; raise BpfError where none can be."""
+        """Probe the files of all processes, or one that was chosen. Raises BpfError."""
         if chosen:
             if not self._probe(open_regular(chosen)):
                 names = " or ".join(name for group in self._what.functions for name in group)
                 path = escape(os.fsencode(os.path.realpath(chosen)))
-                raise TargetGone(f"cannot trace file {path}: it has no {names}")
+                raise TargetGone(f"cannot trace file {path}: it has no function {names}")
             return
         for path in self._what.usual:
             with contextlib.suppress(OSError):
                 self._probe(open_regular(path))
         for pid in _processes():
             self._look_at(pid, _PAUSE)
-        if self._closed:
-            self._say(f"cannot look into {self._closed} processes that may be one: run as root")
-        if not any(self._defines.values()):
+        wanted = self._what.program or self._what.libraries[0]
+        if self._hidden_processes:
+            self._say(
+                f"cannot look into {self._hidden_processes} processes that may run {wanted}: "
+                "run as root"
+            )
+        if not any(self._has_functions.values()):
             self._raise_if_refused()
-            self._say(f"no {self._what.program or self._what.libraries[0]} found yet")
+            self._say(f"no {wanted} found yet")
 
     def arrived(self, pid: int) -> None:
-        """Take note of a process that has begun to run another program; the id is the host's."""
-        for each in _processes() if in_pid_namespace() else [pid]:
+        """Take note that a process, given by its id on the host, runs another program."""
+        # In a PID namespace its id is not known, so it may be any process.
+        processes = _processes() if in_pid_namespace() else [pid]
+        for each in processes:
             self._waiting[each] = (0.0, _PAUSE)
 
     def tend(self, left: int) -> int:
-        """Look where it is time to; return for how many of LEFT ms to wait (-1: all)."""
+        """Look at the processes whose time has come; return for how many ms to wait until the next.
+
+        ``left`` is how many ms there are to wait at most; -1 stands for no limit, here and in what
+        is returned.
+        """
         now = time.monotonic()
         for pid, (at, pause) in list(self._waiting.items()):
             if at <= now:
@@ -80,61 +95,81 @@ class Prober:
                 self._look_at(pid, pause)
         if not self._waiting:
             return left
-        soon = max(1, int((min(at for at, _ in self._waiting.values()) - now) * 1000))
-        return soon if left < 0 else min(left, soon)
+        next_look = min(at for at, _ in self._waiting.values())
+        until_next = max(1, int((next_look - now) * 1000))
+        return until_next if left < 0 else min(left, until_next)
 
     def trial(self) -> int:
-        """Return 0, or the errno by which the kernel refuses to probe even our own library."""
+        """Try to probe the shim, which nothing speaks against; return 0 or a negative errno."""
+        function = "PyInit__shim"
         with open(_SHIM, "rb") as file:
             fd = file.fileno()
-            return self._attach(fd, find_functions(fd, ("PyInit__shim",))["PyInit__shim"])
+            return self._attach(fd, find_functions(fd, (function,))[function])
 
     def _look_at(self, pid: int, pause: float) -> None:
-        """Probe what a process runs, or its library; where that is not mapped yet, wait for it."""
-        exe, libraries = f"/proc/{pid}/exe", tuple(map(os.fsencode, self._what.libraries))
+        """Probe the program that a process runs, or else its library.
+
+        If the library is not mapped yet, the process is looked at once more after a pause.
+        """
         try:
-            name = os.path.basename(os.readlink(exe)).split(" (deleted)")[0]
-            if self._what.program not in ("", name) or self._probe(open_regular(exe)):
-                return
-            mapped = [each for each in mappings_of(pid)
-                      if os.path.basename(each.path).startswith(libraries)]  # fmt: skip
-            for each in mapped:
-                self._probe(open_mapped(pid, each))
-            if not mapped and libraries and pause <= _LAST_PAUSE:
-                self._waiting[pid] = (time.monotonic() + pause, pause * 2)
+            program = f"/proc/{pid}/exe"
+            name = os.path.basename(os.readlink(program)).split(" (deleted)")[0]
+            is_wanted = self._what.program in ("", name)
+            if is_wanted and not self._probe(open_regular(program)):
+                self._look_at_libraries(pid, pause)
         except (FileNotFoundError, ProcessLookupError):
-            return  # it has ended, or is the kernel's own
+            return  # it has ended, or is a kernel thread
         except PermissionError:
-            self._closed += status_of(pid, "Name") == [self._what.program]
+            if status_of(pid, "Name") == [self._what.program]:
+                self._hidden_processes += 1
         except OSError as error:
             self._say(f"cannot look into process {pid}: {error.strerror}")
 
+    def _look_at_libraries(self, pid: int, pause: float) -> None:
+        beginnings = tuple(os.fsencode(name) for name in self._what.libraries)
+        mapped = [m for m in mappings_of(pid) if os.path.basename(m.path).startswith(beginnings)]
+        for mapping in mapped:
+            self._probe(open_mapped(pid, mapping))
+        if not mapped and beginnings and pause <= _LAST_PAUSE:
+            self._waiting[pid] = (time.monotonic() + pause, pause * 2)
+
     def _probe(self, fd: int) -> bool:
-        """Attach to the functions of a file, once; tell whether it defines any. Closes it."""
+        """Attach to the functions of a file, unless that is done; tell whether it has any.
+
+        Closes the descriptor.
+        """
         with open(fd, "rb", buffering=0):
             known_by, names = _names_of(os.fstat(fd), bool(lib.shim_is_overlay(fd)))
             for name in known_by:
-                if name in self._defines:
-                    return self._defines[name]
+                if name in self._has_functions:
+                    return self._has_functions[name]
             found = self._probe_file(fd)
-            self._defines.update(dict.fromkeys(names if found else names[:1], found))
+            # A file without the functions may get them, so it is only known while it is unchanged.
+            to_remember = names if found else names[:1]
+            for name in to_remember:
+                self._has_functions[name] = found
             return found
 
     def _probe_file(self, fd: int) -> bool:
+        """Attach to the functions of a file; tell whether it has any."""
         every = tuple(name for group in self._what.functions for name in group)
         offsets = find_functions(fd, every)
         path = escape(os.fsencode(os.path.realpath(f"/proc/self/fd/{fd}")))
         for group in self._what.functions:
-            name = next((name for name in group if name in offsets), None)
-            error = self._attach(fd, offsets[name]) if name else 0
+            present = [name for name in group if name in offsets]
+            if not present:
+                continue
+            name = present[0]
+            error = self._attach(fd, offsets[name])
             if error:
                 self._raise_if_refused()
                 self._say(f"cannot probe {path}: {os.strerror(-error)}")
-            elif name and name in self._what.caveats:
+            elif name in self._what.caveats:
                 self._say(f"{path} has only {name}: {self._what.caveats[name]}")
         return bool(offsets)
 
     def _attach(self, fd: int, offset: int) -> int:
+        """Attach all programs; return 0 or a negative errno."""
         for program in self._programs:
             error = self._attach_program(program, fd, offset)
             if error:
@@ -143,6 +178,7 @@ class Prober:
         return 0
 
     def _raise_if_refused(self) -> None:
+        """Raise BpfError if the kernel refuses to probe any file, not just the one at hand."""
         error = 0 if self._allowed else self.trial()
         if error:
             raise explain_failure(f"cannot trace with {self._name}", error, "uprobe")
@@ -152,17 +188,20 @@ class Prober:
 
 
 def _names_of(status: os.stat_result, overlay: bool) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the names that a file may be known by, and those to know it by from now on.
+    """Return the names by which a file may be known, and those by which to remember it.
 
-    The kernel probes the file beneath an overlay, of which many containers have the same. It
-    shows through by its number and the time of its change; the device is the overlay's.
+    The kernel probes the file beneath an overlay, and many containers share that file. An overlay
+    shows the inode number of the file beneath and the time of its last change, but a device of its
+    own.
     """
-    number, changed = status.st_ino, status.st_ctime_ns
+    number = status.st_ino
+    changed = status.st_ctime_ns
     unchanged = ("unchanged", status.st_dev, number, changed)
-    beneath, above = ("beneath", number, changed), ("above", number, changed)
+    beneath = ("beneath", number, changed)
+    above = ("above", number, changed)
     if overlay:
         return (unchanged, above, beneath), (unchanged, above)
-    probed = ("probed", status.st_dev, number)  # cannot get another file's number
+    probed = ("probed", status.st_dev, number)  # no other file gets its number while it is probed
     return (unchanged, probed, above), (unchanged, probed, beneath)
 
 
