@@ -164,7 +164,7 @@ def test_closed_output(run: Any, tmp_path: Path, tool_name: str, closed: str) ->
         other.ended()
 
     assert 1 == tool.code
-    said = "" if "2>&-" in closed else f"{tool_name}: output: standard output is closed\n"
+    said = "" if "2>&-" in closed else f"{tool_name}: standard output is closed: use -o FILE\n"
     assert said == tool.err
     assert 0 == other.code
     assert (tmp_path / "rows").read_text().endswith("}}\n")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def module_of(tool: Shape) -> Any:
-    """Return what reads and shows tools of a shape: run() for commands, Reader for the library."""
+    """Return the module for tools of a shape: it has run() for commands, Reader for the library."""
     from importlib import import_module
 
     name = "counts" if isinstance(tool, Top) else type(tool).__name__.lower()

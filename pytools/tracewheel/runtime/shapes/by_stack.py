@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.session import Session
 
 _LOST = "[lost stack]"
-_MOST = 1 << 14  # stacks of addresses whose names are held
+_NAMED_STACKS_MOST = 1 << 14  # stacks whose names are remembered
 
 
 class CountingReader(Reader):
     """A reader that counts the records that it reads by their stacks.
 
-    ``stacks`` has how many records had each: process name, user frames, kernel frames; before
-    them, if containers are told apart, the container.
+    ``stacks`` has the number of records of each stack: the name of the process, then the frames,
+    the outermost first. With --per-container the container comes before the name.
     """
 
     def __init__(self, session: Session, tool: Stream) -> None:
         super().__init__(session, tool)
         self.stacks: dict[tuple[str, ...], int] = {}
         self._symbols = Symbols()
-        self._names = functools.lru_cache(_MOST)(self._name)
+        self._names = functools.lru_cache(_NAMED_STACKS_MOST)(self._name)
         members = self.layout.members
         self._pid = next(member for member in members if member.name == "pid")
         by_meaning = {member.meaning: member for member in members}
@@ -41,7 +41,7 @@ class CountingReader(Reader):
         self._kernel = by_meaning["ev_stack"]
 
     def read(self) -> int:
-        """Fill the buffer, and count what is in it; at once, as a process may soon be gone."""
+        """Fill the buffer and count its records at once, because a process may soon be gone."""
         used = super().read()
         for record in self.records(used):
             who = [os.fsdecode(self._comm.chars(record))]
@@ -54,9 +54,12 @@ class CountingReader(Reader):
         return used
 
     def _name(self, pid: int, user: bytes, kernel: bytes) -> tuple[str, ...]:
-        """Return the frames, the outermost first, without offsets: a function is one box."""
+        """Return the names of the frames, the outermost first.
+
+        They have no offsets, so that a function is one frame wherever it is left.
+        """
         frames = without_tracing(self._symbols.names(kernel, KERNEL, offset=False))
         for name in self._symbols.names(user, pid, offset=False):
-            # Where code without frame pointers leads a walk: the address says nothing.
+            # Code without frame pointers leads to a wrong address, which says nothing.
             frames.append("[unknown]" if name.startswith("[unknown+") else name)
         return tuple(frames[::-1]) or (_LOST,)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Histograms beside those of another run, and against the limits of --alert."""
+"""Compare histograms with those of an earlier run, and with the conditions of --alert."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def describe(baseline: Mapping[Key, Histogram], histogram: Histogram) -> dict[str, Any] | None:
-    """Return what --json says of a histogram's baseline; None where it has none."""
+    """Return the member "baseline" of a histogram's JSON object, None without a baseline."""
     before = baseline.get(key_of(histogram))
     if not before:
         return None
@@ -27,7 +27,7 @@ def describe(baseline: Mapping[Key, Histogram], histogram: Histogram) -> dict[st
 
 
 def text(baseline: Mapping[Key, Histogram], histogram: Histogram) -> str:
-    """Return the lines that a report has below a histogram."""
+    """Return the lines about the baseline that stand below a histogram."""
     found = describe(baseline, histogram)
     if not found:
         return "no baseline\n"
@@ -40,15 +40,20 @@ def text(baseline: Mapping[Key, Histogram], histogram: Histogram) -> str:
 
 
 def alert(name: str, request: Request, found: list[Histogram], whole: bool) -> int:
-    """Say which conditions are true of a report; one that was cut short cannot count too few."""
-    told = 0
-    for histogram in found or [Histogram({}, request.unit, {})]:
+    """Say which conditions are true of a report; return how many there are.
+
+    ``whole`` is false for a report that was cut short. It may have too few events by that alone.
+    """
+    alerts = 0
+    histograms = found or [Histogram({}, request.unit, {})]
+    for histogram in histograms:
         for condition in request.alert:
-            judged = whole or condition.what != "count" or condition.operator[0] == ">"
-            if judged and condition.is_true(histogram):
-                told += 1
+            is_about_few = condition.what == "count" and condition.operator.startswith("<")
+            can_be_judged = whole or not is_about_few
+            if can_be_judged and condition.is_true(histogram):
+                alerts += 1
                 value = short(condition.value(histogram) or 0)
                 unit = f" {histogram.unit}" if condition.unit else ""
                 where = f" ({describe_key(histogram.key, True)})" if histogram.key else ""
                 say(f"{name}: alert: {condition.text}: {condition.what} is {value}{unit}{where}")
-    return told
+    return alerts

@@ -11,7 +11,7 @@ from tracewheel.runtime.host.clocks import boot_time_ns
 from tracewheel.runtime.shapes.intervals import reports
 from tracewheel.runtime.show.lines import Lines, Objects, header, style_of
 from tracewheel.runtime.spec.shapes import Top
-from tracewheel.runtime.trace.batch import Layout, framed
+from tracewheel.runtime.trace.batch import Layout, framed, padded
 from tracewheel.runtime.trace.btf import Member
 from tracewheel.runtime.trace.object import find_map, write_map
 
@@ -21,24 +21,41 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.session import Session
 
 
-# What each row begins with: when the interval ended, how long it was, and of all its rows the total
-# and the greatest of the sums that they are sorted by.
-WHEN = tuple(
-    Member(name, meaning, "", 8 * number, 8, 0, False, False)
-    for number, (name, meaning) in enumerate(
-        [("time", "ev_time"), ("interval", "ev_duration"), ("total", ""), ("most", "")]
+def _number(name: str, meaning: str, offset: int) -> Member:
+    return Member(
+        name,
+        meaning,
+        section="",
+        offset=offset,
+        size=8,
+        elements=0,
+        is_signed=False,
+        is_bool=False,
     )
+
+
+# The members that each row begins with: when the interval ended, how long it was, and the total and
+# the maximum of the sums that the rows of the interval are sorted by.
+WHEN = (
+    _number("time", "ev_time", 0),
+    _number("interval", "ev_duration", 8),
+    _number("total", "", 16),
+    _number("most", "", 24),
 )
+_WHEN_BYTES = 32
 _REPORT = ".data.report"  # the map of top_report in count.bpf.h
 
 
 class Reader:
-    """Read a session's sums since the last reading, as records: time, interval, key, sums."""
+    """Read a session's sums since the last reading, as records.
+
+    A record is made of the members of WHEN, those of the key, and the sums.
+    """
 
     def __init__(self, session: Session, tool: Counts | Top) -> None:
         self.session = session
         self._map = session.maps[tool.sums]
-        self._growing = self._map.name
+        self._array = self._map.name  # the map whose sums only grow
         self._sums = session.object.members(self._map.value)
         self._struct = self._map.value  # what a row is called after
         key: list[Member] = []
@@ -51,47 +68,53 @@ class Reader:
             self._key_size = struct.size
             self._container_key = session.key_by_container(key)
             if tool.indexed:
-                self._growing = tool.indexed[0]
-                self._index = next(m for m in key if m.name == tool.indexed[1])
-        before = 8 * len(WHEN) + -(-self._key_size // 8) * 8
-        members = [
-            *WHEN,
-            *(m._replace(offset=8 * len(WHEN) + m.offset) for m in key),
-            *(m._replace(offset=before + m.offset) for m in self._sums),
-        ]
+                self._array, index_name = tool.indexed
+                self._index = next(m for m in key if m.name == index_name)
+        sums_offset = _WHEN_BYTES + padded(self._key_size)
+        key_members = [m._replace(offset=_WHEN_BYTES + m.offset) for m in key]
+        sum_members = [m._replace(offset=sums_offset + m.offset) for m in self._sums]
+        members = [*WHEN, *key_members, *sum_members]
         columns = session.request.columns()
         wanted = {"time", "interval", *(column.member for column in columns)}
         shown = [m for m in members if m.name in wanted]
-        self.layout = Layout(members, shown, before + self._map.value_size)
+        self.layout = Layout(members, shown, sums_offset + self._map.value_size)
         sums = {m.name: m for m in self._sums}
         order = [sums[c.member] for c in columns if c.member in sums]
         self._order = order[getattr(tool, "by", slice(-1, None))]
-        self._number = 0
+        self._report_number = 0
         self._earlier: dict[bytes, bytes] = {}
         self._since = session.started
 
     def read(self, since_last: bool = True) -> list[Any]:
-        """Return the rows as objects: always those since the last reading."""
+        """Return the rows as objects.
+
+        They are always of the time since the last reading, whatever ``since_last`` says.
+        """
         style = style_of(self.session.request, self.session.started, ascii_only=False)
         objects = Objects(self.session.name, self._struct, self.layout, style)
         batch = framed(self.rows())
         return list(objects.of(ffi.from_buffer(batch), len(batch)))
 
     def rows(self) -> list[bytes]:
-        """Return the records, the greatest first."""
+        """Return the records, those with the greatest sums first."""
         found = self._take() if self._key_size else []
         if self._index or not self._key_size:
             found += self._subtract()
         now = boot_time_ns()
-        pad = bytes(-self._key_size % 8)
-        found.sort(key=lambda row: (-self._greatness(row[1]), row[0]))
-        sorted_by = [self._greatness(sums) for _, sums in found]
-        ahead = (now, now - self._since, sum(sorted_by), max(sorted_by, default=0))
+        found.sort(key=self._place)
+        sorted_by = [self._sorted_by(sums) for _, sums in found]
+        when = [now, now - self._since, sum(sorted_by), max(sorted_by, default=0)]
         self._since = now
-        when = b"".join(number.to_bytes(8, "little") for number in ahead)
-        return [when + key + pad + sums for key, sums in found]
+        begin = b"".join(number.to_bytes(8, "little") for number in when)
+        padding = bytes(padded(self._key_size) - self._key_size)
+        return [begin + key + padding + sums for key, sums in found]
 
-    def _greatness(self, sums: bytes) -> int:
+    def _place(self, row: tuple[bytes, bytes]) -> tuple[int, bytes]:
+        """Return what a row, of key and sums, is sorted by: great sums first, then by key."""
+        key, sums = row
+        return -self._sorted_by(sums), key
+
+    def _sorted_by(self, sums: bytes) -> int:
         return sum(m.unpack(sums) for m in self._order)
 
     def _add(self, sums: bytes, more: bytes, times: int = 1) -> bytes:
@@ -99,33 +122,38 @@ class Reader:
         return b"".join(each.to_bytes(8, "little") for each in added)
 
     def _subtract(self) -> list[tuple[bytes, bytes]]:
-        """Return the rows of an array, whose sums only grow."""
+        """Return the keys and sums of an array: what its sums have grown by."""
         nothing = bytes(self._map.value_size)
         rows = []
-        for index, sums in self.session.read_map(self._growing, summed=True):
+        for index, sums in self.session.read_map(self._array, summed=True):
             earlier = self._earlier.get(index, nothing)
             if sums == earlier and self._index:
                 continue
             self._earlier[index] = sums
-            at = self._index.offset if self._index else 0
-            key = (bytes(at) + index).ljust(self._key_size, b"\0")[: self._key_size]
-            rows.append((key, self._add(sums, earlier, -1)))
+            rows.append((self._key_of(index), self._add(sums, earlier, -1)))
         return rows
 
-    def _take(self) -> list[tuple[bytes, bytes]]:
-        """Return the rows of this report, and take them out of the map.
+    def _key_of(self, index: bytes) -> bytes:
+        """Return a key whose members are all 0, but for the one that is the index of the array."""
+        if not self._index:
+            return bytes(self._key_size)
+        key = bytearray(self._key_size)
+        key[self._index.offset : self._index.offset + len(index)] = index
+        return bytes(key)
 
-        The programs are sent on to the next report first, so that nothing is added to a row
-        between its reading and its end.
+    def _take(self) -> list[tuple[bytes, bytes]]:
+        """Return the keys and sums of this report, and take them out of the map.
+
+        The programs are told to count for the next report first, so that nothing is added to a row
+        after it has been read.
         """
         handle = self.session.handle
-        number = self._number.to_bytes(4, "little")
-        self._number += 1
-        write_map(handle, _REPORT, bytes(4), self._number.to_bytes(4, "little"))
+        number = self._report_number
+        self._report_number += 1
+        write_map(handle, _REPORT, bytes(4), self._report_number.to_bytes(4, "little"))
         lib.shim_settle()
-        at = self._report.offset
-        sums = self.session.read_map(self._map.name, summed=True)
-        rows = [row for row in sums if row[0][at : at + 4] == number]
+        every = self.session.read_map(self._map.name, summed=True)
+        rows = [(key, sums) for key, sums in every if self._report.unpack(key) == number]
         fd = lib.bpf_map__fd(find_map(handle, self._map.name))
         count = ffi.new("uint32_t *", len(rows))
         lib.bpf_map_delete_batch(fd, b"".join(key for key, _ in rows), count, ffi.NULL)
@@ -148,25 +176,26 @@ def run(session: Session, tool: Counts | Top, output: Output, stop: Stop) -> dic
     columns = request.columns()
     style = style_of(request, session.started, output.ascii)
     lines = Lines(sums.layout, columns, style, output)
-    table = isinstance(tool, Top)
-    top = request.top if table and not request.json else None
-    headed = bool(request.no_header or request.json)
+    is_table = isinstance(tool, Top)
+    rows_most = request.top if is_table and not request.json else None
+    needs_header = not request.no_header and not request.json
     events = 0
     for number in reports(session, output, stop):
         rows = sums.rows()
         events += sums.count(rows)
-        if table and request.interval and not request.json:
-            output.text(("\n" if number else "") + time.strftime("%H:%M:%S\n"))
-        if not headed:
+        if is_table and request.interval and not request.json:
+            blank_line = "\n" if number else ""
+            output.text(blank_line + time.strftime("%H:%M:%S\n"))
+        if needs_header:
             output.text(header(columns))
-            headed = not table
-        batch = framed(rows[: top or None])
+            needs_header = is_table  # every table has one; rows have one above the first of them
+        batch = framed(rows[:rows_most] if rows_most else rows)
         lines.render(ffi.from_buffer(batch), len(batch))
     return {"events": events, "unfinished": _pending(session, tool), "output": lines.unwritten}
 
 
 def _pending(session: Session, tool: Counts | Top) -> int:
-    """Return how many events have begun and are not counted, as they have not ended."""
+    """Return how many events have begun but not ended, so that they are not counted."""
     if not isinstance(tool, Top) or not tool.pending:
         return 0
     return len(list(session.read_map(tool.pending)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Print histograms: as JSON, and as rows of stars."""
+"""The shape Histogram: read histograms, and print them as JSON or as bars of stars."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """Read a session's histograms: since the start, or since the last reading."""
+    """Read a session's histograms, since the start or since the last reading."""
 
     def __init__(self, session: Session, tool: Shape) -> None:
         request = session.request
         self._session = session
         self._earlier: dict[bytes, Mapping[int, int]] = {}
         self._name = tool.histograms
+        # A key of this map is a struct: the key of a histogram, then the number of a slot.
         key, self._slot = session.object.members(session.maps[tool.histograms + "_by"].key)
         shown = {name for option, _ in request.given() for name in option.shows}
         members = session.object.members(key.meaning)
@@ -39,16 +40,17 @@ class Reader:
         self._container_key = session.key_by_container(members)
 
     def read(self, since_last: bool = False) -> list[Histogram]:
-        """Return the histograms that have events, the keys in ascending order."""
+        """Return the histograms that have events, with their keys in ascending order."""
         slots = self._read_keyed() if self._key else self._read_single()
         request = self._session.request
         found = []
         for key, counts in slots.items():
             if since_last:
                 counts = difference(counts, self._earlier.get(key, {}))
-            total = (
-                counts.pop(SUM_SLOT, 0) * UNITS[request.unit] / 2**30 if request.extension else None
-            )
+            total = None
+            if request.extension:
+                # The sum is in ns or bytes. UNITS has 2**30, divided by their number in a unit.
+                total = counts.pop(SUM_SLOT, 0) * UNITS[request.unit] / 2**30
             if counts:
                 described = {m.name: _describe(m, key) for m in self._key}
                 if "cgroup" in described:
@@ -59,21 +61,25 @@ class Reader:
         return sorted(found, key=lambda histogram: tuple(histogram.key.values()))
 
     def _read_single(self) -> dict[bytes, dict[int, int]]:
-        ((_, slots),) = self._session.read_map(self._name, summed=True)
-        counts = enumerate(memoryview(slots).cast("Q"))
-        return {b"": {slot: count for slot, count in counts if count}}
+        """Return the counts of each slot of the only histogram, whose key is empty."""
+        (element,) = self._session.read_map(self._name, summed=True)
+        _, slots = element
+        counts = memoryview(slots).cast("Q")
+        return {b"": {slot: count for slot, count in enumerate(counts) if count}}
 
     def _read_keyed(self) -> dict[bytes, dict[int, int]]:
+        """Return the counts of each slot of each histogram, by its key."""
         found: dict[bytes, dict[int, int]] = {}
-        for at, value in self._session.read_map(self._name + "_by"):
-            counts = found.setdefault(self._container_key(at[: self._slot.offset]), {})
-            slot = self._slot.unpack(at)
+        for key_and_slot, value in self._session.read_map(self._name + "_by"):
+            key = self._container_key(key_and_slot[: self._slot.offset])
+            counts = found.setdefault(key, {})
+            slot = self._slot.unpack(key_and_slot)
             counts[slot] = counts.get(slot, 0) + int.from_bytes(value, "little")
         return found
 
 
 def _describe(member: Member, key: bytes) -> Any:
-    """Return a member of a key: as text where its type has names."""
+    """Return the value of a member of a key, or its name if its type has names."""
     kind = MEANINGS[member.meaning].text if member.meaning in MEANINGS else ""
     if kind == "chars":
         return os.fsdecode(member.chars(key))

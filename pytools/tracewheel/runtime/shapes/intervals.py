@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""When tools read what was traced: as it comes, at intervals, or once at the end."""
+"""Wait for what is to be read: for records, for the end of an interval, or for the end of all."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.session import Session
 
 
-TIME_OVER, TARGET_ENDED = -errno.ETIME, -errno.ESRCH
-_SLICE_S = 0.5
-_LEARN_S = 1.0
+# What wait() returns.
+TIME_OVER = -errno.ETIME
+TARGET_ENDED = -errno.ESRCH
+_SLICE_S = 0.5  # the longest wait if no descriptor tells of a signal
+_LEARN_S = 1.0  # between two looks at what will be gone later, at least
+_LEARN_SHARE = 50  # looking takes at most one part of so many of the time
 
 
 def wait(
     session: Session, output: Output | None, stop: Stop, seconds: float, for_records: bool = True
 ) -> int:
-    """Wait for records, a signal or the target's end; return 0, or a negative errno for the rest.
+    """Wait for records, a signal, the target's end, or until the time is over.
 
-    Raises ReaderGone where the reader of the output has gone.
+    Returns TIME_OVER, TARGET_ENDED or another negative errno; 0 if there are records. Raises
+    ReaderGone if the reader of the output has closed it.
     """
     if stop.wake < 0:
-        seconds = min(seconds, _SLICE_S)  # a signal between two waits tells of itself by no more
+        seconds = min(seconds, _SLICE_S)  # a signal just before the wait does not end it
     left = -1 if seconds == math.inf else max(0, math.ceil(seconds * 1000))
     status: int = lib.shim_wait(
         session.ring.fd if session.ring and for_records else -1,
@@ -56,9 +60,10 @@ def wait(
 def reports(
     session: Session, output: Output | None, stop: Stop, learn: Callable[[], None] | None = None
 ) -> Iterator[int]:
-    """Yield the number of each report when it is due; before the last one, end the tracing.
+    """Yield the number of each report when it is due. The tracing ends before the last one.
 
-    In between, ``learn`` looks at what will be gone later, as is done for containers.
+    In between, ``learn`` is called from time to time, to look at what may be gone at the report.
+    With --per-container the containers are looked at in the same way.
     """
     request = session.request
     learners = [learn] if learn else []
@@ -67,7 +72,7 @@ def reports(
 
         learners.append(containers.learn)
     start = time.monotonic()
-    due = start if learners else math.inf
+    next_look = start if learners else math.inf
     end = start + (request.duration or math.inf)
     number = 0
     last = False
@@ -75,14 +80,18 @@ def reports(
         at = start + (number + 1) * (request.interval or math.inf)
         last = not request.interval or number + 1 == request.count
         if at >= end:
-            at, last = end, True
+            at = end
+            last = True
         status = TIME_OVER
-        while status == TIME_OVER and (now := time.monotonic()) < at:
-            if now >= due:
+        now = time.monotonic()
+        while status == TIME_OVER and now < at:
+            if now >= next_look:
                 for each in learners:
                     each()
-                due = now + max(_LEARN_S, 50 * (time.monotonic() - now))
-            status = wait(session, output, stop, min(at, due) - time.monotonic())
+                took = time.monotonic() - now
+                next_look = now + max(_LEARN_S, _LEARN_SHARE * took)
+            status = wait(session, output, stop, min(at, next_look) - time.monotonic())
+            now = time.monotonic()
         if stop.asked or status == TARGET_ENDED:
             last = True
         if last:
@@ -92,7 +101,10 @@ def reports(
 
 
 def stamps(request: Request, start: float, now: float) -> list[str]:
-    """Return the lines that a report begins with, from time.monotonic() and time.time()."""
+    """Return the lines with times that a report begins with.
+
+    ``start`` is of time.monotonic(), ``now`` of time.time().
+    """
     lines = []
     if request.time:
         lines.append(time.strftime("%H:%M:%S", time.localtime(now)))

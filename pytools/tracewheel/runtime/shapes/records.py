@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Read the records of a ring, in batches, until the tracing is over."""
+"""Read the records of a ring in batches, until the tracing is over."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.session import Session
 
 _BATCH = 1 << 19  # bytes
-# Seconds between reads while records keep coming: a wake-up each would cost more than they do.
-# Where the ring fills by more than this share meanwhile, it is read sooner, before it is full.
+# Seconds between reads while records keep coming. To be woken by each record would cost more than
+# the record itself. If the ring fills by more than this share meanwhile, it is read sooner.
 _PACE = 0.008
 _HURRY = 0.002
 _MANY = 1 / 8
 
 
 class Reader:
-    """Read batches of records from the session's ring, dropping what the globs do not match."""
+    """Read batches of the records from the session's ring that the globs match."""
 
     def __init__(self, session: Session, tool: Stream) -> None:
         self.session = session
@@ -55,7 +55,11 @@ class Reader:
         ]
 
     def _is_shown(self, member: Member) -> bool:
-        """Tell what JSON and the library show: not padding, directories, or what none asked for."""
+        """Tell whether JSON and the library show a member.
+
+        They do not show padding, directories, which are part of paths, and stacks and cgroups that
+        were not asked for.
+        """
         kind = meaning_of(member).json
         if member.name.startswith("_") or not kind:
             return False
@@ -66,7 +70,7 @@ class Reader:
         return True
 
     def read(self) -> int:
-        """Fill the buffer, return how many bytes of it are used; 0: there are no more."""
+        """Fill the buffer; return how many bytes of it are used, 0 if there are no records."""
         used = self._read_ring()
         while used:
             kept = self._without_arrivals(used)
@@ -95,17 +99,19 @@ class Reader:
         return int(self._used[0])
 
     def _read_pending(self) -> Iterator[bytes]:
-        """Yield records of what has begun, in the order of their times, with their tails."""
-        found = [dict(self.session.read_map(name)) for name in self._pending]
-        if not found:
+        """Yield the records of what has begun and not ended, with their tails, by their times."""
+        if not self._pending:
             return
-        records, *tails = found
-        time_of = self.layout.members[0].unpack
-        for key, record in sorted(records.items(), key=lambda item: time_of(item[1])):
-            yield record + b"".join(tail.get(key, b"") for tail in tails)
+        name, *tail_names = self._pending
+        records = dict(self.session.read_map(name))
+        tails = [dict(self.session.read_map(tail_name)) for tail_name in tail_names]
+        time_member = self.layout.members[0]
+        for key in sorted(records, key=lambda key: time_member.unpack(records[key])):
+            tail = b"".join(each.get(key, b"") for each in tails)
+            yield records[key] + tail
 
     def _fill(self, records: Iterable[Any]) -> int:
-        """Lay records out in the buffer, where they may come from; return their bytes."""
+        """Put records into the buffer, in which they may be already; return how many bytes."""
         batch = framed(records)
         ffi.buffer(self.buffer, len(batch))[:] = batch
         return len(batch)
@@ -114,7 +120,10 @@ class Reader:
         return self._fill(filter(is_wanted, self.records(used)))
 
     def _without_arrivals(self, used: int) -> int:
-        """Tell the prober what ON_ARRIVAL of uprobe.bpf.h puts between records; drop it."""
+        """Drop what ON_ARRIVAL of uprobe.bpf.h puts between records: ids of new processes.
+
+        The prober is told of them.
+        """
         prober = self.session.prober
         if not prober:
             return used
@@ -124,7 +133,10 @@ class Reader:
         return self._keep(used, lambda record: len(record) >= self.layout.size)
 
     def _matches(self, member: Member, compiled: Glob, record: memoryview) -> bool:
-        """Tell whether a record's text matches, or is absent: then another record's did."""
+        """Tell whether a record's text matches a glob, or is absent.
+
+        A text is absent from a record that belongs to an earlier one, which has matched.
+        """
         if meaning_of(member).json == "chars":
             return compiled.matches(member.chars(record))
         text, state = part_of(record, member, self.layout.size)
@@ -132,12 +144,12 @@ class Reader:
 
 
 def batches(reader: Reader, output: Output | None, stop: Stop) -> Iterator[int]:
-    """Yield how many bytes of the reader's buffer each batch has, until the tracing is over."""
+    """Yield the size of each batch in the reader's buffer, in bytes, until the tracing is over."""
     session = reader.session
     assert session.ring
     end = time.monotonic() + (session.request.duration or math.inf)
     status = 0
-    pace = math.inf  # idle: the ring wakes us
+    pace = math.inf  # without records, the ring itself ends the wait
     while not stop.asked and status != TARGET_ENDED and time.monotonic() < end:
         left = min(end - time.monotonic(), pace)
         status = wait(session, output, stop, left, for_records=pace == math.inf)
@@ -145,7 +157,8 @@ def batches(reader: Reader, output: Output | None, stop: Stop) -> Iterator[int]:
         used = reader.read()
         while used:
             yield used
-            used = reader.read() if used > _BATCH // 2 and not stop.asked else 0
+            may_be_more = used > _BATCH // 2
+            used = reader.read() if may_be_more and not stop.asked else 0
     reader.finish()
     used = reader.read()
     while used:

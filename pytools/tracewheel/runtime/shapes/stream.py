@@ -27,7 +27,7 @@ def iterate(session: Session, tool: Stream) -> Iterator[Any]:
 
 
 def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str, int]:
-    """Print rows until told to stop, and write what the options ask for; return what to say."""
+    """Print rows until asked to stop, and write pictures; return what to say at the end."""
     request = session.request
     if not request.by_stack:
         return _print_rows(session, Reader(session, tool), output, stop)
@@ -47,7 +47,7 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
 
 
 def _print_rows(session: Session, reader: Reader, output: Output, stop: Stop) -> dict[str, int]:
-    """Print the rows of what a reader reads; return what to say at the end."""
+    """Print a row for each record that a reader reads; return what to say at the end."""
     request = session.request
     columns = request.columns()
     style = style_of(request, session.started, output.ascii)

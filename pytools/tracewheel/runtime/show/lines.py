@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Render batches: as lines of a table, as JSON lines, as Python objects."""
+"""Render batches of records as lines of a table, as lines of JSON, or as Python objects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ new_buffer = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 def style_of(request: Request, started: int, ascii_only: bool) -> Style:
-    """Return how the rows of a request look. ``started`` is CLOCK_BOOTTIME in ns."""
+    """Return the style of a request's rows. ``started`` is in ns of CLOCK_BOOTTIME."""
     frames: Frames | None = None
     if request.stack:
         from tracewheel.runtime.host.symbols import Frames
@@ -40,7 +40,10 @@ def style_of(request: Request, started: int, ascii_only: bool) -> Style:
 
 
 class Lines:
-    """Render batches to an output, and keep count."""
+    """Renders batches to an output.
+
+    Counts the rows, the records that were too short, and the rows that the output did not take.
+    """
 
     def __init__(
         self, layout: Layout, columns: tuple[Column, ...], style: Style, output: Output | Objects
@@ -89,7 +92,7 @@ class Objects:
         self._text: list[bytes] = []
 
     def write(self, text: Any) -> int:
-        """Take lines, as an output does."""
+        """Keep lines, in place of an output."""
         self._text.append(bytes(text))
         return 0
 
@@ -98,14 +101,17 @@ class Objects:
         self._lines.render(batch, used)
         text = b"".join(self._text)
         self._text = []
-        import json  # brings re: later than at the start of each command
+        import json  # loads re, for which commands shall not wait when they start
 
         for line in text.split(b"\n")[:-1]:
             yield self._class(**_whole(json.loads(line)))
 
 
 def _whole(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a record's values with its texts as they were, not as JSON can hold them."""
+    """Return a record's values with its texts as they were traced.
+
+    JSON has a text that is no UTF-8 in another member, NAME_b64, as well.
+    """
     import base64
 
     for name in [name for name in values if name.endswith("_b64")]:

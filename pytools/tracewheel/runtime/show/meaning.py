@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a member of a record means, by the name of its type in BTF: one renderer for each."""
+"""How the members of records are shown, by the names of their types in BTF."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Meaning(Record):
-    """The kinds (enum shim_kind) that show a type in a table and in JSON."""
+    """How a type is shown: by a kind, which is in enum shim_kind or in TABLES."""
 
-    text: str
-    json: str
-    number: int = 0
+    text: str  # the kind in a table
+    json: str  # the kind in JSON
+    number: int = 0  # of the kind; for a span, the number of ns in its unit
 
 
-# Types of record.bpf.h. Any other integer is shown as a plain number.
+# The types of record.bpf.h. Integers of other types are shown as plain numbers.
 MEANINGS = {
     "ev_time": Meaning("seconds", "epoch"),
     "ev_duration": Meaning("span", "span", 1_000_000),
@@ -49,15 +49,27 @@ MEANINGS = {
     "ev_stack": Meaning("stack", "stack"),
     "ev_user_stack": Meaning("user_stack", "user_stack"),
 }
-# Names of open flags that have the same bits as a better known one: O_NONBLOCK, O_SYNC.
+# Open flags with the same bits as better known ones, O_NONBLOCK and O_SYNC.
 _LESS_KNOWN = ("O_NDELAY", "O_RSYNC", "O_FSYNC")
+
+
+_OPERATION_BITS = 8  # REQ_OP_BITS: the operation of a block request; its flags are above
+_OPERATION_LETTERS = {
+    "READ": "R",
+    "WRITE": "W",
+    "WRITE_ZEROES": "WZ",
+    "DISCARD": "D",
+    "SECURE_ERASE": "DE",
+    "FLUSH": "F",
+}
+_FLAG_LETTERS = {"FUA": "F", "RAHEAD": "A", "SYNC": "S", "META": "M", "ATOMIC": "U"}
 
 
 def open_flags() -> dict[int, str]:
     """Return the names of the access modes and of the flags of an open, on this machine."""
     names = sorted(name for name in dir(os) if name.startswith("O_") and name != "O_ACCMODE")
     flags = {os.O_RDONLY: "O_RDONLY"}
-    for name in sorted(names, key=_LESS_KNOWN.__contains__):
+    for name in sorted(names, key=lambda name: name in _LESS_KNOWN):  # these come last
         flags.setdefault(getattr(os, name), name)
     return flags
 
@@ -71,33 +83,37 @@ def _operations() -> dict[int, str]:
     except NotSupported:
         # Linux commit ff07a02e9e8e ("treewide: Rename enum req_opf into enum req_op") (in v6.0)
         operations = kernel_enum("req_opf")
-    return {value: name[len("REQ_OP_") :] for name, value in operations.items()}
+    return {value: name.removeprefix("REQ_OP_") for name, value in operations.items()}
 
 
 def _request_flags(flags: int) -> str:
+    """Return the names of the flags of a block request, without its operation."""
     from tracewheel.runtime.trace.btf import kernel_enum
 
-    bits = {bit: name[len("__REQ_") :] for name, bit in kernel_enum("req_flag_bits").items()}
-    names = [bits.get(bit, hex(1 << bit)) for bit in range(8, 32) if flags >> bit & 1]
+    values = kernel_enum("req_flag_bits")
+    name_of_bit = {bit: name.removeprefix("__REQ_") for name, bit in values.items()}
+    names = []
+    for bit in range(_OPERATION_BITS, 32):
+        if flags & 1 << bit:
+            names.append(name_of_bit.get(bit, hex(1 << bit)))
     return "|".join(names) or "-"
 
 
 def _request_letters(flags: int) -> str:
-    """Return operation and flags of a block request as the kernel's own tracing writes them.
+    """Return the letters for a block request that the kernel's tracepoints print, such as WS.
 
-    Zeroes as on v7.2: older kernels write N, as for what has no letter.
+    WRITE_ZEROES is WZ, as on v7.2; older kernels print N, as for all operations without letters.
     """
     names = name_of("request_flags", flags).split("|")
-    letters = {"READ": "R", "WRITE": "W", "WRITE_ZEROES": "WZ", "DISCARD": "D",
-               "SECURE_ERASE": "DE", "FLUSH": "F"}  # fmt: skip
-    operation = letters.get(name_of("operation", flags & 0xFF), "N")
-    flagged = {"FUA": "F", "RAHEAD": "A", "SYNC": "S", "META": "M", "ATOMIC": "U"}
-    tail = "".join(letter for name, letter in flagged.items() if name in names)
-    return "F" * ("PREFLUSH" in names) + operation + tail
+    operation = name_of("operation", flags % (1 << _OPERATION_BITS))
+    letters = ["F"] if "PREFLUSH" in names else []
+    letters.append(_OPERATION_LETTERS.get(operation, "N"))
+    letters += [letter for name, letter in _FLAG_LETTERS.items() if name in names]
+    return "".join(letters)
 
 
 def user_name(uid: int) -> str:
-    """Return the name of a user, or the number where there is none."""
+    """Return the name of a user, or the number if it has no name."""
     import pwd
 
     try:
@@ -131,11 +147,11 @@ def _container(cgroup: int) -> str:
 
 
 class Table(Record):
-    """A table of names: what is known beforehand, and how to find what is not."""
+    """A table of names of numbers."""
 
-    kind: str  # enum shim_kind
-    known: Callable[[], dict[int, str]] = dict
-    find: Callable[[int], str] = str
+    kind: str  # of enum shim_kind
+    known: Callable[[], dict[int, str]] = dict  # returns names that are known beforehand
+    find: Callable[[int], str] = str  # returns the name of any other number
 
 
 TABLES = {
@@ -159,12 +175,12 @@ def _known(kind: str) -> dict[int, str]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def name_of(kind: str, key: int) -> str:
-    """Return the name of a number in a table; it is looked for once."""
+    """Return the name of a number in the table of that kind. Each name is found only once."""
     return _known(kind).get(key) or TABLES[kind].find(key)
 
 
-# The member that a kind needs beside its own, where there is one: what it measures a sum by, the
-# directory that a path is joined to, the process that addresses are of.
+# The second member that a kind needs, if the record has it: what a sum is divided by, the directory
+# of a relative path, the process that has the addresses of a stack.
 BESIDE = {"rate": "interval", "share": "total", "bar": "most", "path": "dir", "user_stack": "pid"}
 
 
@@ -175,7 +191,7 @@ def meaning_of(member: Member) -> Meaning:
 
 
 def describe_key(key: Mapping[str, Any], ascii_only: bool) -> str:
-    """Return what a histogram is of, as a terminal may show it."""
+    """Return the key of a histogram as text that is safe on a terminal."""
     return ", ".join(
         f"{name} = {escape(os.fsencode(str(value)), ascii_only)}"
         for name, value in key.items()

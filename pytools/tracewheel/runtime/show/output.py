@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Where rows go: a terminal, a pipe or a file, and what to do when it will not take them."""
+"""Write rows to a terminal, a pipe or a file, and stop in time if it does not take them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 _REPORT_MS = 500  # how long a report may wait for a reader after Ctrl-C
+_TAIL_BYTES = 1 << 16  # of a file, in which half a line is looked for
 
 
 class ReaderGone(Exception):
-    """The reader of a pipe has closed it: stop, quietly."""
+    """The reader of a pipe has closed it, so the tool shall end without a message."""
 
 
 class Stop:
-    """Turn SIGINT, SIGTERM and SIGHUP into a flag and a readable descriptor; the second one kills.
+    """The wish to stop, which SIGINT, SIGTERM or SIGHUP express.
 
-    The process ``child`` gets them too. Use as a context manager, in the main thread.
+    The first signal sets ``asked`` and makes the descriptor ``wake`` readable; the second one ends
+    this process at once. Both are passed on to the process ``child``. Use as a context manager, in
+    the main thread.
     """
 
     asked = False
@@ -44,12 +47,12 @@ class Stop:
         os.set_blocking(self._wake_end, False)
         signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
         signals = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup has it ignored
             signals.append(signal.SIGHUP)
         for number in signals:
             signal.signal(number, self._on_signal)
         if self._child and _has_terminal():
-            # Ctrl-C reaches the child by the terminal, and the child decides what becomes of it.
+            # The terminal sends Ctrl-C to the child as well. If the child ends, so does the tool.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         return self
 
@@ -68,7 +71,7 @@ class Stop:
 
 
 def _has_terminal() -> bool:
-    """Tell whether what is typed on the terminal is for this process and its children."""
+    """Tell whether Ctrl-C on the terminal goes to this process and its children."""
     try:
         fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -80,18 +83,21 @@ def _has_terminal() -> bool:
 
 
 class Output:
-    """Standard output or a file."""
+    """Standard output or a file. Raises BpfError if it cannot be written.
+
+    ``watched`` is a descriptor that tells when the reader has gone, -1 if there is no reader.
+    """
 
     def __init__(self, path: str | None, stop: Stop) -> None:
         self._stop = stop
-        self._deadline: float | None = None  # once a stop is asked for
+        self._deadline: float | None = None  # of time.monotonic(), after a wish to stop
         self._gave_up = False
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self.fd = 1 if path is None else os.open(path, flags, 0o644)
             mode = os.fstat(self.fd).st_mode
             if fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-                raise BpfError("output: standard output is closed")
+                raise BpfError("standard output is closed: use -o FILE")
         except (OSError, ValueError) as error:
             raise BpfError(f"cannot write {path or 'output'}: {reason_of(error)}") from None
         self._file = stat.S_ISREG(mode)
@@ -99,7 +105,7 @@ class Output:
         self.ascii = speaks_ascii()
 
     def write(self, rows: Any) -> int:
-        """Write whole lines; after Ctrl-C give up in time and return how many were left over.
+        """Write whole lines; return how many rows could not be written in time after Ctrl-C.
 
         Raises BpfError or ReaderGone.
         """
@@ -108,7 +114,8 @@ class Output:
             if self._file:
                 self._write_file(view)
                 return 0
-            return count_rows(bytes(view[self._write_stream(view) :]))
+            written = self._write_stream(view)
+            return count_rows(bytes(view[written:]))
         except BrokenPipeError:
             raise ReaderGone from None
         except OSError as error:
@@ -121,31 +128,37 @@ class Output:
     def _write_file(self, view: memoryview) -> None:
         while view:
             try:
-                view = view[os.write(self.fd, view) :]
+                written = os.write(self.fd, view)
+                view = view[written:]
             except OSError:
                 self._cut_half_line()
                 raise
 
     def _cut_half_line(self) -> None:
+        """Cut off what is behind the last whole line of the file."""
         size = os.lseek(self.fd, 0, os.SEEK_CUR)
         with open(f"/proc/self/fd/{self.fd}", "rb") as file:
-            file.seek(max(0, size - (1 << 16)))
-            tail = file.read(1 << 16)
-        os.ftruncate(self.fd, size - len(tail) + tail.rfind(b"\n") + 1)
+            file.seek(max(0, size - _TAIL_BYTES))
+            tail = file.read(_TAIL_BYTES)
+        end_of_line = tail.rfind(b"\n") + 1
+        os.ftruncate(self.fd, size - len(tail) + end_of_line)
 
     def _write_stream(self, view: memoryview) -> int:
+        """Write to a pipe or a terminal; return how many bytes it has taken. Raises OSError."""
         data = ffi.from_buffer(view)
         wrote = ffi.new("size_t *")
         at = 0
         while at < len(view) and not self._gave_up:
             if self._stop.asked and self._deadline is None:
                 self._deadline = time.monotonic() + _REPORT_MS / 1000
-            left, wake = -1, self._stop.wake
+            left = -1  # ms; without limit
+            wake = self._stop.wake
             if self._deadline is not None:
-                left, wake = max(0, int((self._deadline - time.monotonic()) * 1000)), -1
+                left = max(0, int((self._deadline - time.monotonic()) * 1000))
+                wake = -1  # it is readable already
             error = lib.shim_write(self.fd, data + at, len(view) - at, wake, left, wrote)
             at += wrote[0]
-            # For good: what came behind half a line would be no line.
+            # Nothing is written later, because it would continue half a line.
             self._gave_up = error == -errno.ETIME
             if error not in (0, -errno.EINTR, -errno.ETIME):
                 raise OSError(-error, os.strerror(-error))
@@ -153,5 +166,7 @@ class Output:
 
 
 def count_rows(text: bytes) -> int:
-    """Count the ends of rows: of lines that no indented line of a stack follows."""
-    return text.count(b"\n") - text.count(b"\n    ")
+    """Count rows, each of which may be followed by indented lines of a stack."""
+    lines = text.count(b"\n")
+    stack_lines = text.count(b"\n    ")
+    return lines - stack_lines

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""How the shim renders the records of one struct."""
+"""The plan by which the shim renders the records of one struct."""
 
 from __future__ import annotations
 
@@ -20,48 +20,49 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.batch import Layout
     from tracewheel.runtime.trace.btf import Member
 
-_FRAMES = 2**32 - 1  # instead of a table: the frames of a process have no names yet
+_FRAMES = 2**32 - 1  # in place of the number of a table: names of frames are missing
 
 
 class Style(Record):
-    """How rows look."""
+    """The style of rows."""
 
     as_json: bool
     ascii_only: bool
-    started: int  # CLOCK_BOOTTIME, ns: the zero of TIME(s)
-    frames: Frames | None = None  # names of stacks, where they are shown
+    started: int  # where TIME(s) begins, in ns of CLOCK_BOOTTIME
+    frames: Frames | None = None  # names of frames, if stacks are shown
 
 
 class Tables:
-    """The name tables of a plan: sorted keys and texts that the shim reads."""
+    """The tables of names of a plan, with sorted keys, as the shim reads them."""
 
     def __init__(self) -> None:
         self._known: dict[str, dict[int, str]] = {}  # by kind
         self.pointer: Any = ffi.NULL
-        self._alive: list[Any] = []
+        self._referenced: list[Any] = []  # memory that the tables point to
 
     def number_of(self, kind: str) -> int:
-        """Return the table's number; a new one is filled with what is known."""
+        """Return the number of a kind's table. A new table has the names that are known."""
         if kind not in self._known:
             self._known[kind] = dict(TABLES[kind].known())
             self._build()
         return list(self._known).index(kind)
 
     def find(self, number: int, key: int) -> None:
-        """Find the name that the rendering missed."""
+        """Add the name of a key to the table of that number."""
         kind = list(self._known)[number]
         self._known[kind][key] = TABLES[kind].find(key)
         self._build()
 
     def _build(self) -> None:
         self.pointer = ffi.new("struct shim_table[]", len(self._known))
-        self._alive = []
+        self._referenced = []
         for number, known in enumerate(self._known.values()):
             keys = sorted(known)
-            texts = [ffi.new("char[]", os.fsencode(known[key])) for key in keys]
-            arrays = ffi.new("uint64_t[]", keys), ffi.new("char *[]", texts)
-            self._alive += [arrays, texts]
-            self.pointer[number] = (*arrays, len(keys))
+            names = [ffi.new("char[]", os.fsencode(known[key])) for key in keys]
+            key_array = ffi.new("uint64_t[]", keys)
+            name_array = ffi.new("char *[]", names)
+            self._referenced += [names, key_array, name_array]
+            self.pointer[number] = (key_array, name_array, len(keys))
 
 
 class Plan:
@@ -70,20 +71,24 @@ class Plan:
     def __init__(self, layout: Layout, columns: tuple[Column, ...], style: Style) -> None:
         self._members = {member.name: member for member in layout.members}
         self._tables = Tables()
-        self._alive: list[Any] = []
+        self._referenced: list[Any] = []  # memory that the columns point to
         self._frames = style.frames
-        named = [(m, meaning_of(m).json, m.name) for m in layout.shown]
-        named += [(m, "container", "container") for m in layout.shown if m.meaning == "ev_cgroup"]
+        cgroups = [m for m in layout.shown if m.meaning == "ev_cgroup"]
+        # Of each member of a JSON object: the member of the record, the kind and the name.
+        in_json = [(m, meaning_of(m).json, m.name) for m in layout.shown]
+        in_json += [(m, "container", "container") for m in cgroups]
         if style.as_json:
-            shown = [self._column(member, kind, name) for member, kind, name in named]
+            shown = [self._column(member, kind, name) for member, kind, name in in_json]
         else:
             shown = [self._column_of_table(column) for column in columns]
         self.columns = ffi.new("struct shim_column[]", shown)
         self.plan = ffi.new("struct shim_plan *")
-        self.plan.columns, self.plan.column_count = self.columns, len(shown)
+        self.plan.columns = self.columns
+        self.plan.column_count = len(shown)
         self.plan.tables = self._tables.pointer
         self.plan.record_size = layout.size
-        self.plan.as_json, self.plan.ascii = style.as_json, style.ascii_only
+        self.plan.as_json = style.as_json
+        self.plan.ascii = style.ascii_only
         self.plan.start = style.started
         self.plan.to_epoch = boot_to_epoch_ns()
         if self._frames:
@@ -106,7 +111,7 @@ class Plan:
         if kind in BESIDE:
             number = self._members.get(BESIDE[kind], member).offset
         key = ffi.new("char[]", name.encode())
-        self._alive.append(key)
+        self._referenced.append(key)
         return {
             "name": key,
             "kind": getattr(lib, f"SHIM_{shown_as.upper()}"),
@@ -123,7 +128,7 @@ class Plan:
             self._frames.refresh()
 
     def find_name(self, table: int, key: int, at: Any) -> None:
-        """Resolve what the rendering stopped at, in the record behind its length at AT."""
+        """Find the name that the rendering lacked, for a record that is behind its length at AT."""
         if table == _FRAMES and self._frames:
             self._name_frames(key, at)
             return
