@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The commands: parse, trace, report, and answer with the right exit code."""
+"""The commands: parse the command line, trace, report, and end with the right exit status."""
 
 from __future__ import annotations
 
@@ -22,36 +22,40 @@ if TYPE_CHECKING:
     from tracewheel.runtime.show.output import Output
     from tracewheel.runtime.trace.session import Session
 
-_ALERTED = 10  # exit status
+_ALERTED = 10  # the exit status after an alert
 
 
 def run_tool(name: str, arguments: Sequence[str]) -> int:
     """Run a tool as a command; return its exit status."""
     tool, _ = load_tool(name)
-    words: Sequence[str] | None = None
+    command: Sequence[str] | None = None
     if "--" in arguments:
         at = list(arguments).index("--")
-        arguments, words = arguments[:at], arguments[at + 1 :]
-    if asks_for(tool, arguments, "-h", "--help", "--version"):
+        command = arguments[at + 1 :]
+        arguments = arguments[:at]
+    if asks_for(tool, arguments, "-h", "--help"):
         from tracewheel.runtime import manual
 
-        has_help = asks_for(tool, arguments, "-h", "--help")
-        print(manual.help_of(name) if has_help else manual.version_of(name), end="")
-        print(end="" if has_help else "\n")
+        print(manual.help_of(name), end="")
+        return 0
+    if asks_for(tool, arguments, "--version"):
+        from tracewheel.runtime import manual
+
+        print(manual.version_of(name))
         return 0
     values = parse_arguments(tool, arguments)
-    if words is not None:
-        return _run_with_command(name, values, words)
-    if list(arguments) == ["-h"]:  # which is not its help, else that would have been all
+    if command is not None:
+        return _run_with_command(name, values, command)
+    if list(arguments) == ["-h"]:  # here -h is an option of the tool, but help may be meant
         say(f"{name}: use --help for help")
     return _run(name, Request(tool, values))
 
 
 def _run_with_command(name: str, values: dict[str, Any], words: Sequence[str]) -> int:
     if not words:
-        raise UsageError("expected a command behind --")
+        raise UsageError("no command behind --: put one there, or leave out --")
     if values.get("pid") is not None:
-        raise UsageError("give -p or a command, not both")
+        raise UsageError("-p cannot be combined with a command behind --: give only one of them")
     from tracewheel.runtime.command import Command
 
     with Command(name, list(words)) as command:
@@ -98,7 +102,7 @@ def _trace(name: str, request: Request, command: Command | None) -> int:
 
 
 def _say_caveats(session: Session) -> None:
-    """Say what changes the meaning of the rows; with -v, all that may be missing from them."""
+    """Say what a user must know to read the rows; with -v, also what may be missing from them."""
     request = session.request
     for ladder, rung in session.taken.items():
         caveat = request.tool.rungs.get(f"{ladder}__{rung}", "")
@@ -108,26 +112,32 @@ def _say_caveats(session: Session) -> None:
         if missing:
             say(f"{session.name}: {ladder} by {rung}: {missing}")
     if in_pid_namespace():
-        say(f"{session.name}: in a PID namespace: -p takes its ids, rows show those of the host")
+        say(f"{session.name}: in a PID namespace: -p takes its ids, but rows show the host's ids")
 
 
 def _conclude(session: Session, output: Output, counts: dict[str, int]) -> None:
-    """Say how many there were and how many were lost."""
+    """Say how many events were seen and how many were lost.
+
+    The first of the counts is that of the events seen; the others are losses by their causes.
+    """
     losses = session.losses()
     (what, seen), *others = counts.items()
-    losses.update((cause, count) for cause, count in others if count)
+    for cause, count in others:
+        if count:
+            losses[cause] = count
     lost = sum(losses.values())
     if session.request.json:
         import json
 
         summary = {"summary": {what: seen, "lost": lost, "losses": losses}}
         output.text(json.dumps(summary) + "\n")
-    why = ", ".join(f"{cause} {count}" for cause, count in losses.items())
-    say(f"{session.name}: {seen} {what}, {lost} lost" + (f" ({why})" if why else ""))
+    causes = ", ".join(f"{cause} {count}" for cause, count in losses.items())
+    why = f" ({causes})" if causes else ""
+    say(f"{session.name}: {seen} {what}, {lost} lost{why}")
 
 
 def _run_tracewheel(arguments: Sequence[str]) -> int:
-    """Run the command that holds all others."""
+    """Run the command tracewheel, of which each tool is a subcommand."""
     command, *rest = arguments or ["--help"]
     if command in tool_names():
         return run_tool(command, rest)
@@ -164,7 +174,7 @@ def _run_doctor(arguments: Sequence[str]) -> int:
 
 
 def _open_standard_descriptors() -> None:
-    """Give closed standard descriptors a harmless end, lest another file take their numbers."""
+    """Open /dev/null for standard descriptors that are closed, so that no other file gets them."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -173,18 +183,18 @@ def _open_standard_descriptors() -> None:
 
 
 def _print_out() -> None:
-    """Print what is still held back, while its failure can be told."""
+    """Flush standard output while a failure can still be reported."""
     try:
         if sys.stdout:
             sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python tries again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends
         if not isinstance(error, BrokenPipeError):
             raise BpfError(f"output: {error.strerror}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command named by argv[0]; return its exit code."""
+    """Run the command named by argv[0]; return its exit status."""
     _open_standard_descriptors()
     arguments = sys.argv[1:] if arguments is None else arguments
     name = os.path.basename(sys.argv[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A command to trace: held back before its exec, let go, waited for."""
+"""The command to trace: it is started, executes once tracing has begun, and is waited for."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tracewheel.runtime.host.processes import TaskId
 
 
 class Command:
-    """A child that executes a command once it may; one that never may just ends.
+    """A child process that executes a command when ``go`` is called, and just ends without that.
 
-    Leaving the context waits for its end. It has the caller's environment, user, directory,
-    descriptors and process group.
+    Leaving the context waits for its end. The child has the environment, user, directory,
+    descriptors and process group of this process.
     """
 
     def __init__(self, tool: str, words: list[str]) -> None:
         gate, self._gate = os.pipe()
-        self.code = 0  # once it has ended: as a shell would tell
+        self.code = 0  # its exit status when it has ended, as a shell would tell it
         self.pid = TaskId(os.fork())
         if not self.pid:
             self._execute(tool, gate, words)
@@ -31,7 +31,7 @@ class Command:
         code = 126
         try:
             os.close(self._gate)
-            # What Python has changed, the command should find as it was.
+            # Python has changed how these signals are handled; the command expects the default.
             for number in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
             if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
@@ -45,7 +45,7 @@ class Command:
             os._exit(code)
 
     def go(self) -> None:
-        """Let it execute."""
+        """Let the child execute the command."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._gate, b"x")
 

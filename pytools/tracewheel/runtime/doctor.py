@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Which tools work on this machine, by what, and what is missing for those that do not."""
+"""Find out which tools work on this machine, in which way, and what the others lack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Attempt(NamedTuple):
-    """A way of tracing that was tried: a rung of a ladder. ``error`` is empty where it holds."""
+    """A rung of a ladder that was tried. ``error`` is empty if it works."""
 
     ladder: str
     rung: str
@@ -35,8 +35,8 @@ class Attempt(NamedTuple):
 class Diagnosis(NamedTuple):
     """Whether a tool works on this machine.
 
-    ``missing`` is empty if it does; else what it lacks, and ``code`` is the exit status that it
-    would have. ``caveats`` are what it does not see, or not exactly.
+    ``missing`` says what it lacks, and is empty if it works. ``code`` is the exit status that it
+    would have. ``caveats`` say what it does not see, or not exactly.
     """
 
     tool: str
@@ -48,14 +48,14 @@ class Diagnosis(NamedTuple):
 
     @property
     def state(self) -> str:
-        """In a word or a few: whether it works."""
+        """Whether the tool works, in a few words."""
         if self.missing:
             return "does not work"
         return "works, with a caveat" if self.caveats else "works"
 
 
 def attempts_of(name: str, tool: Shape, request: Request) -> list[Attempt]:
-    """Try each rung of each ladder of a tool. Raises BpfError where none can be tried."""
+    """Try each rung of each ladder of a tool. Raises BpfError if none can be tried."""
     with contextlib.closing(Session(name, request)) as session:
         return [
             Attempt(ladder, rung, error or "", _caveat(tool, ladder, rung))
@@ -68,7 +68,7 @@ def _caveat(tool: Shape, ladder: str, rung: str) -> str:
 
 
 def explain(name: str, tool: Shape, request: Request) -> int:
-    """Print each ladder of a tool, which rung holds and why others do not; return a status."""
+    """Print which rungs of a tool's ladders work, and why others do not; return an exit status."""
     attempts = attempts_of(name, tool, request)
     _print_attempts(name, attempts)
     holding = {attempt.ladder for attempt in attempts if not attempt.error}
@@ -88,7 +88,7 @@ def _print_attempts(name: str, attempts: list[Attempt]) -> None:
 
 
 def diagnose(name: str) -> Diagnosis:
-    """Find out whether a tool works on this machine, and its options, too."""
+    """Find out whether a tool and its options work on this machine."""
     tool, _ = load_tool(name)
     enabling = {o.dest: True for o in tool.options if o.enables and not o.as_shape}
     try:
@@ -107,7 +107,9 @@ def diagnose(name: str) -> Diagnosis:
     for option in tool.options:
         lacking = [ladder for ladder in option.enables if ladder not in taken]
         if lacking and option.dest in enabling:
-            caveats.append(f"{option.flags[-1]} does not work: no way to trace {lacking[0]}")
+            caveats.append(
+                f"{option.flags[-1]} does not work: there is no way to trace {lacking[0]}"
+            )
     for ladder in needed:
         if ladder not in taken:
             failure = explain_failure(f"cannot trace {ladder}", -errno.EPERM, "")
@@ -116,7 +118,7 @@ def diagnose(name: str) -> Diagnosis:
 
 
 def facts_of_machine() -> dict[str, Any]:
-    """Return what decides which tools work: the kernel, its types, and what is permitted."""
+    """Return the facts of this machine that decide which tools work."""
     return {
         "kernel": f"{os.uname().release} {os.uname().machine}",
         "lockdown": lockdown(),
@@ -127,7 +129,7 @@ def facts_of_machine() -> dict[str, Any]:
 
 
 def examine(as_json: bool = False, verbose: bool = False) -> int:
-    """Print facts of the machine and a table of the tools; return the worst status of a tool."""
+    """Print facts of the machine and a table of the tools; return the worst exit status."""
     diagnoses = [diagnose(name) for name in tool_names()]
     if as_json:
         _print_json(diagnoses)

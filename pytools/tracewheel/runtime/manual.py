@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The help of each command, from which its man page is made, too."""
+"""The help of each command. The man pages are made from the same parsers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ commands:
 tools:
 """
 
-# 80 columns, whatever the terminal is: a man page has to be the same everywhere.
+# 80 columns on every terminal, because a man page has to be the same everywhere.
 _formatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=80)
 
 
@@ -99,7 +99,7 @@ def _usage(name: str, tool: Shape) -> str:
 
 
 def _settings(option: Option) -> dict[str, Any]:
-    """Return how argparse calls what an option has."""
+    """Return the arguments by which argparse adds an option."""
     settings: dict[str, Any] = {"dest": option.dest, "help": option.help or argparse.SUPPRESS}
     if not option.parse:
         settings["action"] = "store_true"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Values with named members, quick to import.
+"""Values with named members, of a class that is quick to import.
 
-The module typing, which named tuples with types need, takes longer to import than a tool has to
-start: whatever a start imports does without it.
+Named tuples with types need the module typing. It takes too long to import: no module that a tool
+imports when it starts uses it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ else:
 
 @dataclass_transform(frozen_default=True)
 class Record:
-    """A value that never changes, with the members that its class declares by annotations.
+    """A value that cannot be changed, with the members that its class declares by annotations.
 
-    Like a named tuple it is made of values in that order or by name, a member may have a default,
-    and records with equal members are equal. It is no tuple.
+    Like a named tuple, it is made of values in the order of the members or by name, members may
+    have defaults, and two records with equal members are equal. But it is not a tuple.
     """
 
     _defaults: ClassVar[dict[str, Any]]

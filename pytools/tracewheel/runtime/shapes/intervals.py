@@ -31,10 +31,10 @@ _LEARN_SHARE = 50  # looking takes at most one part of so many of the time
 def wait(
     session: Session, output: Output | None, stop: Stop, seconds: float, for_records: bool = True
 ) -> int:
-    """Wait for records, a signal, the target's end, or until the time is over.
+    """Wait for records, for a signal, for the end of the processes of -p, or for the time given.
 
-    Returns TIME_OVER, TARGET_ENDED or another negative errno; 0 if there are records. Raises
-    ReaderGone if the reader of the output has closed it.
+    Returns 0 if there are records, TIME_OVER, TARGET_ENDED if the last process has ended, or
+    another negative errno. Raises ReaderGone if the reader of the output has closed it.
     """
     if stop.wake < 0:
         seconds = min(seconds, _SLICE_S)  # a signal just before the wait does not end it

@@ -46,33 +46,42 @@ STACK_COLUMNS = (
     Column("USER_STACK", "user_stack", 0, hidden=True),
 )
 CONTAINER_COLUMN = Column("CONTAINER", "cgroup", 16, kind="container", hidden=True)
-# hist_scale of hist.bpf.h for each unit of a histogram: of values in ns, and in bytes.
+# The value of hist_scale of hist.bpf.h for each unit: 2**30 divided by the ns or bytes in the unit.
 UNITS = {"usecs": 1_073_742, "msecs": 1_074, "kbytes": 1 << 20}
+_FACTORS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_RING_BYTES_MOST = 1 << 31
 
 
 def columns_of(tool: Shape) -> tuple[Column, ...]:
-    """Return every column of a tool, those that the runtime adds included."""
+    """Return every column of a tool, with those that the runtime adds."""
     if isinstance(tool, (Histogram, Stacks)):
         return ()
     columns = list(tool.columns)
     own = {column.header for column in columns}
     times = [column for column in TIME_COLUMNS if column.header not in own]
-    # Before what has no end; before all where it tells rows apart.
-    before = columns if isinstance(tool, Stream) else []
     if getattr(tool, "container", True):
-        columns.insert(len([column for column in before if column.width]), CONTAINER_COLUMN)
+        # In a Stream it is before the column of unlimited width; in tables of keys it is the first.
+        with_width = [column for column in columns if column.width]
+        place = len(with_width) if isinstance(tool, Stream) else 0
+        columns.insert(place, CONTAINER_COLUMN)
     stacks = STACK_COLUMNS if isinstance(tool, Stream) and tool.stack else ()
     return (*times, *columns, *stacks)
 
 
 def parse_bytes(text: str) -> int:
-    """Return a size such as 65536, 512K or 8M; a ring's is a power of two of whole pages."""
-    digits, factor = text, 1
-    if text[-1:].upper() in ("K", "M", "G"):
-        digits, factor = text[:-1], 1024 ** ("KMG".index(text[-1].upper()) + 1)
-    size = parse_count(digits, 1, 2**31) * factor
+    """Return the size of a ring in bytes, given as 65536, 512K or 8M.
+
+    The kernel wants a power of two and whole pages. Raises UsageError.
+    """
+    digits = text
+    factor = 1
+    if text and text[-1].upper() in _FACTORS:
+        digits = text[:-1]
+        factor = _FACTORS[text[-1].upper()]
+    size = parse_count(digits, 1, _RING_BYTES_MOST) * factor
     page = os.sysconf("SC_PAGESIZE")
-    if size < page or size & (size - 1) or size > 2**31:
+    is_power_of_two = size & (size - 1) == 0
+    if not is_power_of_two or not page <= size <= _RING_BYTES_MOST:
         raise UsageError(f"expected a power of two from {page} to 2G, not {text!r}")
     return size
 
@@ -89,7 +98,7 @@ def _parse_sample_rate(text: str) -> int:
     return parse_count(text, 1, 2**32 - 1)
 
 
-# What these two import is slow to start: only where the options are given.
+# These two import slow modules, and only when their options are given.
 def _parse_baseline(path: str) -> Any:
     from tracewheel.runtime.spec.alerts import parse_baseline
 
@@ -109,7 +118,7 @@ def _parse_container(text: str) -> tuple[int, int]:
 
 
 def _filter_processes(pids: tuple[int, ...]) -> dict[str, Any]:
-    # Of several, the map ``followed`` has the list.
+    # Several processes are listed in the map ``followed``.
     return {"filter_pid": pids[0]} if len(pids) == 1 else {"filter_listed": True}
 
 
@@ -331,12 +340,12 @@ _OF_SHAPE = {
     Top: (*_COLUMNS, _INTERVAL, PER_CONTAINER),
     Stacks: (_INTERVAL, PER_CONTAINER, *_OF_STACKS, *_BY_STACK),
 }
-# The options of tools of which that member is true.
+# Options of tools that have this member, and for which it is true.
 _IF_TRUE = {"stack": (_STACK, *_BY_STACK), "sampled": (_SAMPLE,), "container": (PER_CONTAINER,)}
 
 
 def _by_container(tool: Counts) -> Top:
-    """Return the table that tells apart, by containers, what a row of sums does not."""
+    """Return the table of the same sums with a row for each container."""
     return Top(
         sums=f"{tool.sums}_by",
         title=tool.title,
@@ -366,7 +375,10 @@ def _shared_options(tool: Shape) -> list[Option]:
 
 
 def options_of(tool: Shape) -> tuple[Option, ...]:
-    """Return every option of a tool, its own first; a flag that it claims is its own."""
+    """Return every option of a tool, its own first.
+
+    A shared option lacks the flags that the tool uses for its own options or gives to others.
+    """
     claimed = {flag for option in tool.options for flag in option.flags}
     claimed.update(tool.short.values())
     options = list(tool.options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The processes that -p names: told when they end."""
+"""Watch the processes that -p names until they end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 class Targets:
-    """Processes that are watched until they end. ``fd`` is readable when one has.
+    """Processes that are watched until they end.
 
-    ``fd`` is -1 where there is nothing to watch. Raises TargetGone for a process that has ended.
+    ``fd`` becomes readable when one of them ends; it is -1 if there is nothing to watch. Raises
+    TargetGone for a process that has ended already.
     """
 
     def __init__(self, pids: Iterable[int]) -> None:
         self.fd = -1
-        self._watched: dict[int, int] = {}  # process, by its descriptor
+        self._watched: dict[int, int] = {}  # processes, by their descriptors
         try:
             for pid in pids:
                 fd = watch_process(pid)
@@ -38,8 +39,10 @@ class Targets:
 
     def take_ended(self) -> list[int]:
         """Return the processes that have ended since the last call."""
-        ended = []
-        for fd, _ in self._epoll.poll(0) if self.fd >= 0 else []:
+        ended: list[int] = []
+        if self.fd < 0:
+            return ended
+        for fd, _ in self._epoll.poll(0):
             self._epoll.unregister(fd)
             ended.append(self._watched.pop(fd))
             os.close(fd)
@@ -51,7 +54,7 @@ class Targets:
         return self.fd >= 0 and not self._watched
 
     def close(self) -> None:
-        """Watch no longer; may be called again."""
+        """Stop watching; may be called again."""
         while self._watched:
             fd, _ = self._watched.popitem()
             os.close(fd)
