@@ -16,7 +16,7 @@ struct command {
 RECORDS(commands, command, 512 << 10, 64);
 ON_ARRIVAL(commands)
 
-/* NULL: the end of the input. */
+/* readline() returns NULL at the end of the input. */
 static __always_inline int line_read(const char *line)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();

@@ -25,7 +25,7 @@ static __always_inline int sampled(void *ctx)
 	struct place place = { .cpu = bpf_get_smp_processor_id() };
 	struct samples *samples;
 
-	/* The idle task, which every CPU has as 0, is no process. */
+	/* The idle task has the id 0 on every CPU, and is no process. */
 	if (!pid_tgid || filtered_out(pid_tgid))
 		return 0;
 	place.cgroup = current_cgroup();

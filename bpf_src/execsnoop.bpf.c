@@ -39,7 +39,7 @@ struct exec {
 
 RECORDS(execs, exec, 4 << 20, 16384);
 
-/* What the row of an exit takes over from that of the exec. */
+/* What is kept of an exec for the row of its exit. */
 struct start {
 	__u64 time;
 	__u32 ppid;
@@ -153,7 +153,7 @@ static __always_inline int executed(struct task_struct *task, struct linux_binpr
 ON_TRACEPOINT(sched_process_exec, exec, , executed(task, bprm, typed),
 	      struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 
-/* The number belongs to an exec; CALL's compat is told. */
+/* True if the number belongs to an exec. Sets compat of CALL. */
 static __always_inline bool is_exec(struct syscall *call)
 {
 	bool native = call->number == SYS_execve || call->number == SYS_execveat;
@@ -184,7 +184,7 @@ static __always_inline int exec_failed(void *ctx, const struct syscall *call, __
 
 ON_SYSCALL_EXIT(failed, is_exec, exec_failed)
 
-/* --exit: the last thread of a process that has had its row ends. */
+/* --exit: the last thread of a process ends, of whose exec there was a row. */
 static __always_inline int exited(struct task_struct *task, bool typed)
 {
 	struct signal_struct *signal = READ(typed, task, signal);

@@ -14,7 +14,7 @@ const volatile bool user_stacks;
 const volatile bool per_thread;
 const volatile bool user_threads_only;
 const volatile bool kernel_threads_only;
-const volatile __s64 wanted_states = -1; /* a mask; 0: of those that could have run on */
+const volatile __s64 wanted_states = -1; /* a mask; 0 selects tasks that could have run on */
 const volatile __u64 least_ns;
 const volatile __u64 most_ns = __UINT64_MAX__;
 
@@ -27,7 +27,7 @@ struct sleep {
 	ev_comm comm;
 };
 
-/* When a task left its CPU, 0 while it runs; the entry stays until the task ends. */
+/* When a task left its CPU, 0 while it runs. An entry stays until the task ends. */
 struct begin {
 	__u64 since;
 	struct sleep sleep;
@@ -36,7 +36,7 @@ struct begin {
 STACKS(stacks, 16384);
 SUMS(sleeps, sleep, 32768);
 PAIRS(begins, __u32, struct begin, 65536);
-__u64 unseen_lost; /* sleeps whose ends no program was run for */
+__u64 unseen_lost; /* sleeps that ended without a run of the program */
 
 /*
  * Linux commit fa2c3254d7cf ("sched/tracing: Don't re-read p->state when emitting sched_switch
@@ -66,7 +66,7 @@ static __always_inline void left(unsigned long long *ctx, bool preempted, struct
 	bool is_kernel_thread;
 	struct begin *begin;
 
-	/* The idle task, which every CPU has as 0, is no thread that could do anything else. */
+	/* The idle task has the id 0 on every CPU. It runs when there is nothing else to do. */
 	if (!tid)
 		return;
 	if (state & TASK_DEAD) {
@@ -75,7 +75,7 @@ static __always_inline void left(unsigned long long *ctx, bool preempted, struct
 	}
 	if (filtered_out(pid_tgid))
 		return;
-	/* Preempted, it could run, though it may have been on its way to sleep. */
+	/* A preempted task could have run on, even if its state says that it was about to sleep. */
 	if (wanted_states >= 0 && state_filtered_out(preempted ? TASK_RUNNING : state))
 		return;
 	is_kernel_thread = READ(typed, task, flags) & PF_KTHREAD;
@@ -90,8 +90,11 @@ static __always_inline void left(unsigned long long *ctx, bool preempted, struct
 		if (!begin)
 			return;
 	}
-	/* It has come back unseen: on 6.18 a machine was seen to hide what one process left. It has
-	 * slept until now at most: if that is too short to be wanted, nothing is lost. */
+	/*
+	 * The task has come back without a run of the program, which was seen on a virtual machine
+	 * with 6.18. Its sleep was not longer than until now: if even that is too short to be
+	 * wanted, nothing is lost.
+	 */
 	if (begin->since && now - begin->since >= least_ns)
 		__sync_fetch_and_add(&unseen_lost, 1);
 	begin->sleep.pid = pid_tgid >> 32;

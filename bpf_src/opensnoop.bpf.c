@@ -24,9 +24,9 @@
 const volatile bool failed_only;
 const volatile bool full_path;
 const volatile bool write_only;
-const volatile bool some_wanted; /* of those below */
+const volatile bool some_wanted; /* there are any in the variables below */
 const volatile __u32 wanted_access; /* bits 1 << O_RDONLY, 1 << O_WRONLY, 1 << O_RDWR */
-const volatile __u32 wanted_flags[WANTED_MOST]; /* each of one bit or more; they end with a 0 */
+const volatile __u32 wanted_flags[WANTED_MOST]; /* each has a bit or more; a 0 ends the list */
 
 struct open {
 	ev_time time;
@@ -75,7 +75,7 @@ static __always_inline int finish(void *ctx, struct opens_draft *draft, __u64 pi
 	open->pid = pid_tgid >> 32;
 	open->tid = pid_tgid;
 	open->uid = bpf_get_current_uid_gid();
-	/* What the kernel adds by itself, and a mode that it does not look at, say nothing. */
+	/* Leave out a flag that the kernel adds by itself, and a mode that it does not look at. */
 	open->flags = flags & ~O_LARGEFILE;
 	open->mode = flags & (O_CREAT | __O_TMPFILE) ? mode & 07777 : 0;
 	bpf_get_current_comm(open->comm, sizeof(open->comm));
@@ -87,7 +87,7 @@ static __always_inline int finish(void *ctx, struct opens_draft *draft, __u64 pi
 	return 0;
 }
 
-/* KERNEL_PATH is set where a struct filename holds what the caller gave, else PATHNAME. */
+/* The path is KERNEL_PATH, of a struct filename, or else PATHNAME in the caller's memory. */
 static __always_inline int opened(void *ctx, int dirfd, const char *pathname,
 				  const char *kernel_path, __u64 flags, __u32 mode, __s64 ret)
 {
@@ -125,7 +125,7 @@ static __always_inline int opened(void *ctx, int dirfd, const char *pathname,
 	return finish(ctx, draft, pid_tgid, flags, mode, ret);
 }
 
-/* The number belongs to an open; CALL's compat is told. */
+/* True if the number belongs to an open. Sets compat of CALL. */
 static __always_inline bool is_open(struct syscall *call)
 {
 	if (call->number == SYS_openat || call->number == SYS_open ||
@@ -149,7 +149,7 @@ static __always_inline int open_returned(void *ctx, const struct syscall *call, 
 	int dirfd = call->args[0];
 
 	if (call->number == SYS_openat2) {
-		/* An unreadable or short struct leaves zeros: the call has failed with it. */
+		/* If the struct cannot be read, the call has failed too, and the zeros may stay. */
 		bpf_probe_read_user(&how, sizeof(how), user_how);
 	} else if (call->number == (call->compat ? COMPAT_openat : SYS_openat)) {
 		how.flags = (__u32)call->args[2];
@@ -168,26 +168,26 @@ static __always_inline int open_returned(void *ctx, const struct syscall *call, 
 SEC("fexit/do_sys_openat2")
 int BPF_PROG(open__fexit, int dirfd, const char *pathname, struct open_how *how, long ret)
 {
-	/* An int where the compiler chose so: then only its lower half counts. */
+	/* The compiler may have made the result an int: then only its lower half is defined. */
 	return opened(ctx, dirfd, pathname, NULL, how->flags, how->mode, (int)ret);
 }
 
 ON_SYSCALL_EXIT(open, is_open, open_returned)
 
-/* --all: what open__* does not see, because no open syscall is under way in this task. */
+/* --all: opens that open__* does not see, because the task is in no open system call. */
 static __always_inline int opened_within(void *ctx, int dirfd, struct filename *name,
 					 const struct open_flags *op, struct file *file)
 {
 	struct syscall call = { .number = current_syscall() };
 
-	/* What io_uring finds no fast way to open, a worker of its opens once more. */
+	/* After -EAGAIN a worker of io_uring tries once more, and that counts. */
 	if (call.number != NO_SYSCALL && (is_open(&call) || (__s64)file == -11))
 		return 0;
 	return opened(ctx, dirfd, NULL, BPF_CORE_READ(name, name), BPF_CORE_READ(op, open_flag),
 		      BPF_CORE_READ(op, mode), (__u64)file >= -4095ul ? (__s64)file : EV_NO_RESULT);
 }
 
-/* do_filp_open() under the name that it has in v7.2. */
+/* The name of do_filp_open() in v7.2. */
 SEC("fexit/do_file_open")
 int BPF_PROG(all__fexit, int dirfd, struct filename *name, const struct open_flags *op,
 	     struct file *file)
@@ -202,7 +202,7 @@ int BPF_PROG(all__fexit_filp, int dirfd, struct filename *name, const struct ope
 	return opened_within(ctx, dirfd, name, op, file);
 }
 
-/* open_by_handle_at(2) has no path; the file that it opened has. */
+/* open_by_handle_at(2) is given no path, but the file that it has opened has one. */
 SEC("fexit/do_handle_open")
 int BPF_PROG(handle__fexit, int mountdirfd, void *handle, int flags, long ret)
 {
@@ -226,7 +226,7 @@ int BPF_PROG(handle__fexit, int mountdirfd, void *handle, int flags, long ret)
 	if (path_of_fd(task, fd, &from)) {
 		bool named;
 
-		/* The root of a mount is called "/": it goes by the name of the mount point. */
+		/* The root of a mount is called "/": take the name of the mount point instead. */
 		if (from.dentry == BPF_CORE_READ(from.mnt, mnt_root))
 			step_up(&from, &named);
 		put_kernel_string(draft, &open->path, BPF_CORE_READ(from.dentry, d_name.name));

@@ -31,7 +31,7 @@ struct wait {
 PAIRS(starts, __u32, __u64, 65536);
 HISTOGRAMS(waits, wait, 16384);
 
-/* The filters judge the task that waits, whoever wakes it. */
+/* The filters are for the task that waits, not for the one that wakes it. */
 static __always_inline bool wait_filtered_out(struct task_struct *task, __u32 tid, bool typed)
 {
 	return ids_filtered_out((__u64)READ(typed, task, tgid) << 32 | tid) ||
@@ -43,14 +43,14 @@ static __always_inline int woken(struct task_struct *task, bool is_new, bool typ
 	__u32 tid = READ(typed, task, pid);
 	__u64 *start, now;
 
-	/* Woken before it has left the CPU: it does not wait. */
+	/* A task that is woken before it has left the CPU does not wait. */
 	if (typed_task_on_cpu(task, typed) || wait_filtered_out(task, tid, typed))
 		return 0;
 	now = bpf_ktime_get_ns();
 	start = bpf_map_lookup_elem(&starts, &tid);
 	if (!start)
 		pair_begin(starts, &tid, &now, BPF_ANY);
-	else if (!*start || is_new) /* else preempted on its way to sleep: it waits since then */
+	else if (!*start || is_new) /* otherwise it was preempted, and waits since then */
 		*start = now;
 	return 0;
 }
@@ -61,7 +61,7 @@ static __always_inline void left(struct task_struct *task, bool preempted, bool 
 	bool waits = preempted || state == TASK_RUNNING;
 	__u64 *start, now;
 
-	/* The idle task, which every CPU has as 0, waits for nothing. */
+	/* The idle task has the id 0 on every CPU, and waits for nothing. */
 	if (!tid || wait_filtered_out(task, tid, typed))
 		return;
 	if (state & TASK_DEAD) {

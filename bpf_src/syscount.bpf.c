@@ -7,7 +7,7 @@
 #include "read.bpf.h"
 #include "syscall.bpf.h"
 
-#define KNOWN_MOST 2048 /* beyond every ev_syscall that has a name */
+#define KNOWN_MOST 2048 /* above every ev_syscall that has a name */
 #define X32 (1u << 31)
 #define ENOSYS 38
 
@@ -36,7 +36,7 @@ struct calls {
 };
 
 TOP(calls, call, calls, 16384);
-COUNTS(calls_only, calls, KNOWN_MOST); /* where nothing else tells calls apart */
+COUNTS(calls_only, calls, KNOWN_MOST); /* used if calls are told apart by nothing else */
 
 struct latency {
 	ev_cgroup cgroup;
@@ -50,7 +50,10 @@ struct start {
 	ev_syscall syscall;
 };
 
-/* By thread, until it ends: most changes take no lock. The time is 0 while it is in no call. */
+/*
+ * By thread. An entry stays until the thread ends, so most changes take no lock. The time is 0
+ * while the thread is in no call.
+ */
 PAIRS(starts, __u32, struct start, 16384);
 
 static __always_inline bool caller_filtered_out(void)
@@ -92,7 +95,7 @@ static __always_inline struct calls *count_call(ev_syscall syscall, __s64 error)
 	return sums;
 }
 
-/* Counted as it is made: some never return, and some have lost their number when they do. */
+/* Calls are counted when they are made, because some never return, and some lose their number. */
 static __always_inline int entered(struct pt_regs *regs, __u64 number, bool typed)
 {
 	ev_syscall syscall = this_syscall(regs, number, typed);
@@ -115,8 +118,8 @@ static __always_inline int entered(struct pt_regs *regs, __u64 number, bool type
 }
 
 /*
- * On its return from a signal handler a task has the number -1, and the result of what the signal
- * interrupted. syscall(-1), which has that number too, fails with ENOSYS.
+ * When a task returns from a signal handler, it has the number -1 and the result of the call that
+ * the signal interrupted. syscall(-1) has the same number, and fails with ENOSYS.
  */
 static __always_inline bool has_failed(__s32 number, __s64 ret)
 {
@@ -170,7 +173,7 @@ static __always_inline int gone(void)
 
 ON_TRACEPOINT(sched_process_exit, gone, , gone())
 
-/* Ends come first, because programs are attached in this order: no begin is left without. */
+/* Programs are attached in this order. The ends come first, so that no begin lacks its end. */
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(exit__tp_btf, struct pt_regs *regs, long ret)

@@ -71,7 +71,7 @@ static __always_inline bool counted(const struct connect *connect)
 	return true;
 }
 
-/* What the caller's context tells, and a result until there is another. */
+/* Fill in what the caller's context tells, and a result that holds until there is another. */
 static __always_inline void describe(struct connect *connect, __u64 pid_tgid, __s64 ret)
 {
 	connect->time = bpf_ktime_get_boot_ns();
@@ -85,7 +85,7 @@ static __always_inline void describe(struct connect *connect, __u64 pid_tgid, __
 	connect->duration = EV_NO_DURATION;
 }
 
-/* connect() is about to send: the one moment that surely is in the caller's context. */
+/* connect() is about to send. Later events may not be in the caller's context any more. */
 static __always_inline int began(void *ctx, struct sock *sk, bool again, bool typed)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), key = (__u64)sk;
@@ -114,7 +114,7 @@ static __always_inline int began(void *ctx, struct sock *sk, bool again, bool ty
 	return 0;
 }
 
-/* What became of it; EV_NO_RESULT where connect() itself is failing: unsent__* knows why. */
+/* The result of a connect. It is EV_NO_RESULT if connect() itself fails: unsent__* tells why. */
 static __always_inline __s64 result_of(struct sock *sk, int state, bool typed)
 {
 	struct socket *socket = READ(typed, sk, sk_socket);
@@ -122,7 +122,7 @@ static __always_inline __s64 result_of(struct sock *sk, int state, bool typed)
 
 	if (state == TCP_ESTABLISHED || error)
 		return state == TCP_ESTABLISHED ? 0 : -error;
-	/* It has this state until connect() has sent; later, the program gave up. */
+	/* It has this state until connect() has sent. In any other, the program has given up. */
 	return READ(typed, socket, state) == SS_UNCONNECTED ? EV_NO_RESULT : -ECANCELED;
 }
 
@@ -162,7 +162,7 @@ static __always_inline int changed(void *ctx, struct sock *sk, int from, int to,
 		return 0;
 	if (to == TCP_SYN_SENT)
 		return began(ctx, sk, again, typed);
-	/* By way of SYN_RECV where both ends connect, or a socket to itself. */
+	/* If both ends connect, or a socket connects to itself, it passes through SYN_RECV. */
 	if ((from == TCP_SYN_SENT || from == TCP_SYN_RECV) && to != TCP_SYN_RECV)
 		return ended(sk, to, typed);
 	return 0;
@@ -171,7 +171,7 @@ static __always_inline int changed(void *ctx, struct sock *sk, int from, int to,
 ON_TRACEPOINT_THRICE(inet_sock_set_state, connect, , changed(ctx, sk, from, to, again, typed),
 		     struct sock *sk, int from, int to)
 
-/* connect() fails before it sends, as without a route or a free port. */
+/* connect() fails before it sends, for example without a route or a free port. */
 static __always_inline int failed(void *ctx, struct sock *sk, const struct sockaddr_in6 *to,
 				  __s64 ret, bool typed)
 {
@@ -215,7 +215,7 @@ static __always_inline int returned(void *ctx, struct sock *sk, void *address, i
 SEC("fexit/tcp_v4_connect")
 int BPF_PROG(unsent__fexit__v4, struct sock *sk, void *address, int length, int ret)
 {
-	/* Else tcp_v6_connect() calls it. */
+	/* For other sockets tcp_v6_connect() calls this function. */
 	return sk->__sk_common.skc_family == AF_INET ? returned(ctx, sk, address, length, ret) : 0;
 }
 
@@ -232,7 +232,7 @@ static __always_inline int connect_returned(void *ctx, const struct syscall *cal
 	struct sock *sk = ret < 0 ? sock_of_fd(call->args[0]) : NULL;
 	struct sockaddr_in6 to;
 
-	/* What has sent has a sequence: connect__* sees how that goes. */
+	/* A socket that has sent has a sequence number, and connect__* sees its result. */
 	if (!sk || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP ||
 	    BPF_CORE_READ((struct tcp_sock *)sk, write_seq))
 		return 0;

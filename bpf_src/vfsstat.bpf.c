@@ -16,7 +16,7 @@ struct operations {
 
 ROW(calls, operations, 4096);
 
-/* Operations go by where they are counted. */
+/* An operation is identified by the offset of its counter. */
 #define OPERATION(what) __builtin_offsetof(struct operations, what)
 #define NO_OPERATION sizeof(struct operations)
 
@@ -33,8 +33,8 @@ static __always_inline int count_operation(__u64 operation)
 }
 
 /*
- * A program on the function FUNC for each way of attaching to it. All are optional: a kernel may
- * have made a function part of its callers.
+ * A program on the function FUNC for each way of attaching to it. All of them are optional, because
+ * the compiler may have inlined the function.
  */
 #define ON_UNLESS(ladder, what, part, func, condition)                                         \
 	SEC("?fentry/" #func)                                                                  \
@@ -55,7 +55,7 @@ static __always_inline int count_operation(__u64 operation)
 #define ON(ladder, what, part, func) ON_UNLESS(ladder, what, part, func, false)
 #define ON_SYSCALL(ladder, what, part, func) ON(ladder, what, part, func)
 
-/* The task is in a call that has been counted as it began. */
+/* True if the task is in a system call that was counted when it began. */
 static __always_inline bool is_syncing(void)
 {
 	__s64 number = current_syscall();
@@ -67,14 +67,14 @@ ON(calls, read, read, vfs_read)
 ON(calls, read, readv, vfs_readv)
 ON(calls, write, write, vfs_write)
 ON(calls, write, writev, vfs_writev)
-/* v5.10 has made vfs_fsync_range() part of fdatasync(2): seen in Debian's. */
+/* Debian's v5.10 has vfs_fsync_range() inlined in fdatasync(2). */
 ON_SYSCALL(calls, fsync, sys_fsync, SYSCALL_FUNCTION(fsync))
 ON_SYSCALL(calls, fsync, sys_fdatasync, SYSCALL_FUNCTION(fdatasync))
 ON_UNLESS(calls, fsync, fsync, vfs_fsync_range, is_syncing())
 ON(calls, open, open, vfs_open)
 /*
- * What changes names asks the security modules, and their functions are part of no other: unlike
- * vfs_rmdir() and vfs_getattr(). open(O_CREAT) does not come by vfs_create(), but by this.
+ * Every operation that changes names asks the security modules, whose functions are never inlined,
+ * unlike vfs_rmdir() and vfs_getattr(). open(O_CREAT) does not call vfs_create(), but calls this.
  */
 ON(calls, create, create, security_inode_create)
 ON(calls, unlink, unlink, security_inode_unlink)
@@ -87,8 +87,8 @@ ON(extra, symlink, symlink, security_inode_symlink)
 ON(extra, readdir, readdir, iterate_dir)
 
 /*
- * Where no function can be attached to: the operation that a system call asks for, by the number
- * that PREFIX gives it.
+ * The operation that a system call asks for, by its number, for kernels on which no function can be
+ * attached to. PREFIX is that of the numbers: SYS or COMPAT.
  */
 #define OPERATION_OF(prefix, number)                                                           \
 	switch (number) {                                                                      \
@@ -172,7 +172,7 @@ static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 re
 
 	if ((operation >= OPERATION(stat)) != extra)
 		return 0;
-	/* What fails before it comes to the file system is no operation of it. */
+	/* A call that fails before it reaches the file system is no operation. */
 	if (operation <= OPERATION(fsync) ? ret == -EBADF : ret < 0)
 		return 0;
 	if (operation == OPERATION(open) && has_created(ret))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What Python calls of libbpf itself: read by cffi alone, which has the compiler find what is not
- * given here ("..."), and check the rest. NULL is for none, with errno; so are negative numbers.
+ * The functions and types of libbpf that Python uses. Only cffi reads this file: it has the
+ * compiler find what is left out here ("...") and check the rest. Functions fail with NULL and
+ * errno, or with a negative errno.
  */
 #define BTF_KIND_STRUCT ...
 #define BTF_KIND_ENUM ...

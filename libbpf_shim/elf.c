@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Names of functions: from ELF files, from the lines that JIT compilers write for perf, and from
- * those of kallsyms. Files are other people's: what is wrong in them costs names and nothing else,
- * and how much is read of them has bounds. Nothing is mapped: a file that shrinks meanwhile would
- * kill us.
+ * Names of functions, from ELF files, from the lines that JIT compilers write for perf, and from
+ * those of kallsyms. Other people write these files: what is wrong in them must cost names and
+ * nothing else, and only so much of them is read. No file is mapped, because to read a mapping of a
+ * file that has shrunk would kill this process.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,18 +15,18 @@
 #include "shim.h"
 
 #define MOST_SECTIONS 4096
-#define MOST_SECTION (128u << 20) /* bytes; the largest programs have half of it */
+#define MOST_SECTION (128u << 20) /* bytes; the largest programs need half of it */
 #define MOST_NAME 1024
 #define MOST_NESTED 32 /* symbols between a function's own and an address in it */
-#define FAR (1u << 20) /* a symbol without a size ends there, if none follows */
+#define FAR (1u << 20) /* where a symbol without a size ends, if no other follows */
 #define MOST_GROWTH 24
 
 struct shim_symbol {
 	uint64_t address;
 	const char *name;
 	uint32_t size;
-	uint32_t rank : 31; /* of symbols at one address the highest names it */
-	uint32_t resolver : 1; /* chooses the function, and is none itself */
+	uint32_t rank : 31; /* of several symbols at an address, the highest is shown */
+	uint32_t resolver : 1; /* it is no function, but chooses one */
 };
 
 static bool is_before(const struct shim_symbol *a, const struct shim_symbol *b)
@@ -43,7 +43,7 @@ static void add(shim_elf *elf, struct shim_symbol symbol)
 {
 	struct shim_symbol *last;
 
-	if (!(elf->count & (elf->count - 1))) { /* 0 or a power of two: there is no room left */
+	if (!(elf->count & (elf->count - 1))) { /* 0 or a power of two: it is full */
 		last = realloc(elf->symbols, (elf->count ? 2 * elf->count : 1) * sizeof(*last));
 		if (!last)
 			return;
@@ -65,7 +65,7 @@ static void arrange(shim_elf *elf)
 	elf->bytes += sizeof(*elf) + elf->count * sizeof(*elf->symbols);
 }
 
-/* Of open, open64, __open and __open64, which are one function, open is what programs call. */
+/* open, open64, __open and __open64 are one function, and programs call it open. */
 static uint32_t rank_of(const GElf_Sym *symbol, const char *name)
 {
 	uint32_t bars = 0;
@@ -94,7 +94,7 @@ static Elf_Data *content_of(Elf_Scn *section, const GElf_Shdr *header, size_t mo
 	return data && data->d_buf ? data : NULL;
 }
 
-/* A table of texts that ends with a NUL: else any of them might not. */
+/* A table of texts. It must end with a NUL, so that each text does. */
 static Elf_Data *texts_of(Elf *elf, size_t index)
 {
 	Elf_Scn *section = elf_getscn(elf, index);
@@ -203,7 +203,7 @@ int shim_elf_open(int fd, shim_elf **ret)
 	}
 	read_segments(to, elf);
 	read_sections(to, elf);
-	elf_cntl(elf, ELF_C_FDDONE); /* the names are in memory */
+	elf_cntl(elf, ELF_C_FDDONE); /* the names are in memory by now */
 	arrange(to);
 	*ret = to;
 	return 0;
@@ -236,7 +236,7 @@ int shim_elf_of_lines(char *text, size_t size, int kallsyms, shim_elf **ret)
 		if (*at == ' ' && at[1])
 			add(to, (struct shim_symbol){
 				address, at + 1, length > UINT32_MAX ? UINT32_MAX : length, to->count, 0
-			}); /* the last one of an address holds */
+			}); /* the last one of an address is kept */
 	}
 	to->bytes = size;
 	arrange(to);
@@ -269,7 +269,7 @@ static const struct shim_symbol *find(const shim_elf *elf, uint64_t address)
 	if (!low)
 		return NULL;
 
-	/* Right behind its end: there a call that never returns would return to. */
+	/* Right behind its end may be the return address of a call that never returns. */
 	const struct shim_symbol *nearest = elf->symbols + low - 1;
 
 	return address - nearest->address == nearest->size ||
@@ -324,8 +324,9 @@ static void find_demangler(void)
 }
 
 /*
- * References to what stood before make a name grow: R of them to at most 3^(R/3) times its length,
- * seen as 500 MB from 250 bytes. Of 120,000 names in LLVM, Clang and Node 0.1 % have more than 24.
+ * References to earlier parts make a name grow: R references to up to 3^(R/3) times its length. A
+ * name of 250 bytes was seen to become 500 MB. Of 120,000 names in LLVM, Clang and Node, 0.1 % have
+ * more than 24 references.
  */
 static bool grows_too_much(const char *mangled)
 {

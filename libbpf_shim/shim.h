@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What Python may ask beside libbpf's own functions, see bindings.h. This file is the C header and,
- * less the lines that begin with #, cffi's cdef.
+ * The functions that Python uses beside those of libbpf, for which see bindings.h. This file is a C
+ * header and, without the lines that begin with #, the cdef of cffi.
  *
  * Functions return 0 or a negative errno, log nothing themselves, and never call back into Python.
- * Results come through the last parameter, ret. What they are given belongs to one thread at a time.
+ * Results come through the last parameter, ret. Only one thread at a time may use an argument.
  */
 #ifndef SHIM_H
 #define SHIM_H
@@ -21,19 +21,20 @@ size_t shim_log_take(char *buffer, size_t size);
 struct bpf_object *shim_open(const void *bytes, size_t size, int types);
 int shim_load(struct bpf_object *object, int types);
 /*
- * Run a program so many times a second on a CPU, until the descriptor that is returned is closed;
- * of the two u64 that it reads as the second is for how many ns. -ENODEV: the CPU is offline.
+ * Run a program FREQUENCY times a second on a CPU, until the returned descriptor is closed. To read
+ * it yields two u64, of which the second is how long the clock has run, in ns. Returns -ENODEV if
+ * the CPU is offline.
  */
 int shim_start_clock(int cpu, uint32_t frequency, int program);
 /*
  * Run a program of a section uprobe.multi or uretprobe.multi at an offset of a file, until the
- * descriptor that is returned is closed. Closing takes a while, of several no longer than of one.
+ * returned descriptor is closed. To close takes a while, but for several no longer than for one.
  */
 int shim_link_uprobe(int program, const char *path, uint64_t offset, int returns);
 void shim_close_links(const int *fds, uint32_t count);
-int shim_refuses_uprobe_links(void); /* 1: the kernel has no such links */
-int shim_is_overlay(int fd);         /* 1: of a file on overlayfs */
-int shim_refuses_trampolines(void); /* 1: no fentry or fexit program can be loaded */
+int shim_refuses_uprobe_links(void); /* 1 if the kernel has no such links */
+int shim_is_overlay(int fd);         /* 1 if the file is on overlayfs */
+int shim_refuses_trampolines(void); /* 1 if no fentry or fexit program can be loaded */
 
 /*
  * Records. shim_read moves whole records, each behind a u64 that gives its length and padded to 8
@@ -52,14 +53,14 @@ struct shim_ring {
 int shim_read(const struct shim_ring *ring, void *buffer, size_t size, size_t *ret);
 int shim_wait(int ring, int wake, int out, int target, int64_t timeout);
 
-/* Add up the CPUs' values of each element, structs of u64; their sums lie side by side then. */
+/* Replace the values of each element, structs of u64 for each CPU, by one struct of their sums. */
 void shim_sum(void *values, uint32_t count, uint32_t value_size);
-void shim_settle(void); /* wait until no program runs that runs now */
+void shim_settle(void); /* wait until all programs that run now have ended */
 
 /*
- * Rendering: columns say which bytes of a record become which text. Numbers are kind-specific:
- * the unit of a time in ns, or the offset of the ev_dir of a path, or of what a rate, share or bar
- * is measured by.
+ * Rendering: columns say which bytes of a record become which text. What a column's number means
+ * depends on its kind: it is the unit of a time in ns, the offset of the ev_dir of a path, or the
+ * offset of what a rate, share or bar is divided by.
  */
 enum shim_kind {
 	SHIM_UNSIGNED,
@@ -99,8 +100,8 @@ struct shim_table {
 };
 
 /*
- * Names of frames, forgotten when they become too many: whoever puts some puts all of a
- * stack. Zeros are an empty one.
+ * Names of frames. They are forgotten when they become too many, so put all names of a stack at
+ * once. A struct of zeros is empty.
  */
 struct shim_frames {
 	struct {
@@ -115,11 +116,11 @@ struct shim_plan {
 	struct shim_column *columns;
 	const struct shim_table *tables;
 	uint32_t column_count;
-	uint32_t record_size; /* fixed part; a shorter record is a bad one */
+	uint32_t record_size; /* of the struct; a shorter record is bad */
 	uint32_t as_json, ascii;
 	uint64_t start;   /* CLOCK_BOOTTIME, ns */
 	int64_t to_epoch; /* ns to add to CLOCK_BOOTTIME */
-	const struct shim_frames *frames; /* NULL: an unknown frame does not stop the rendering */
+	const struct shim_frames *frames; /* if NULL, unknown frames do not stop it */
 };
 
 struct shim_rendered {
@@ -140,19 +141,19 @@ size_t shim_escape(const char *text, size_t length, int ascii, char *out, size_t
  */
 int shim_write(int fd, const char *text, size_t size, int wake, int64_t timeout, size_t *ret);
 
-/* Whether a frame, at the inner end of a kernel stack, belongs to the tracing and not to what ran. */
+/* True if a frame at the inner end of a kernel stack belongs to the tracing itself. */
 int shim_is_of_tracing(const char *name);
 void shim_frames_put(struct shim_frames *frames, uint32_t pid, uint64_t address, const char *name);
 void shim_frames_forget(struct shim_frames *frames);
 
 /*
- * Names of functions. Of a file only what is needed stays in memory; it may be closed.
- * Instead of a file there may be lines: "address size name" in hexadecimal, or those of kallsyms,
- * "address type name", of which only code counts. What is no such line is left out. The text is
- * changed, and has to stay where it is.
- * shim_elf_find looks up what is at an offset of the file, or at an address for lines; debug has
- * the symbols: those of the separate debug file, or the file itself. *ret: bytes behind the
- * function's start. shim_elf_offset tells where in the file a function is that it defines itself.
+ * Names of functions. A file may be closed after it was read.
+ * Instead of a file there may be lines, "address size name" in hexadecimal, or those of kallsyms,
+ * "address type name", of which only code is read. Other lines are left out. The text is changed,
+ * and must stay where it is.
+ * shim_elf_find looks up the function at an offset of the file, or at an address for lines. DEBUG
+ * has the symbols: it is a separate debug file, or the file itself. *ret is the number of bytes from
+ * the function's start. shim_elf_offset finds the offset of a function that the file itself defines.
  */
 struct shim_segment {
 	uint64_t offset, address, size;
@@ -180,6 +181,6 @@ int shim_elf_find(const shim_elf *elf, const shim_elf *debug, uint64_t offset, c
 		  uint64_t *ret);
 int shim_elf_offset(const shim_elf *elf, const char *name, uint64_t *ret);
 
-/* The C++ name, perhaps cut; -EINVAL where it is none, or would be huge, or libstdc++ is absent. */
+/* The C++ name, cut if it is long; -EINVAL if it is none, is huge, or libstdc++ is absent. */
 int shim_demangle(const char *mangled, char *out, size_t out_size);
 #endif

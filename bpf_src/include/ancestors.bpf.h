@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who started the current process, and who started that one. */
+/* The ancestors of the current process. */
 #ifndef ANCESTORS_BPF_H
 #define ANCESTORS_BPF_H
 
@@ -10,7 +10,7 @@
 const volatile __u32 wanted_ppid;
 const volatile __u64 wanted_parent[2]; /* name, 16 bytes, NUL padded */
 
-/* The parent, whose id is PPID, is none of those that were asked for. */
+/* True if the parent, whose id is PPID, is not one that was asked for. */
 static __always_inline bool parent_unwanted(__u32 ppid)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();

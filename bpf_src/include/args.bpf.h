@@ -10,13 +10,13 @@
 #define ENVIRONMENT_MOST 256
 
 const volatile __u32 max_args;
-const volatile __u32 variable_length; /* of "NAME=", which is in variable */
+const volatile __u32 variable_length; /* of the text NAME= in variable */
 const volatile __u64 variable[4];
 const volatile __u64 variable_mask[4];
 
 /*
- * Put the arguments one by one: those that the array FROM points to, with pointers of this size, or
- * where the size is 0 those that lie between FROM and END.
+ * Put the arguments one by one. FROM is an array of pointers of the given size, or if the size is 0
+ * the arguments themselves, which end at END.
  */
 static __always_inline void put_args_singly(struct tail tail, struct ev_part *ret, __u64 from,
 					    __u64 end, __u32 pointer_size)
@@ -44,7 +44,7 @@ static __always_inline void put_args_singly(struct tail tail, struct ev_part *re
 		}
 		*tail.used = at + got;
 		if (got == TEXT_MOST) {
-			--*tail.used; /* no NUL: this one is cut */
+			--*tail.used; /* without its NUL, to show that it is cut */
 			break;
 		}
 	}
@@ -52,8 +52,8 @@ static __always_inline void put_args_singly(struct tail tail, struct ev_part *re
 }
 
 /*
- * Put all the arguments of a new image as the first part of the tail: just written by the kernel,
- * none is paged out.
+ * Put all arguments of a new process image as the first part of the tail. The kernel has just
+ * written them, so none of them is paged out.
  */
 static __always_inline void put_args(struct tail tail, struct ev_part *ret, __u64 from, __u64 end)
 {
@@ -108,7 +108,7 @@ static __always_inline void put_variable(struct tail tail, struct ev_part *ret, 
 			*tail.used = at + got;
 			break;
 		}
-		/* What is longer comes in pieces, of which only the first begins with the name. */
+		/* A longer variable is read in pieces. Only the first begins with a name. */
 		begins = got < TEXT_MOST;
 		from += got - !begins;
 	}

@@ -7,8 +7,8 @@
 #include "filter.bpf.h"
 
 /*
- * Atomic, because on its CPU too a program may be interrupted in the middle. The barrier hides a
- * constant 0, of which clang would make an OR, and v5.10 knows only additions.
+ * The addition is atomic, because another program may interrupt this one on its CPU. The barrier
+ * hides a constant 0, which clang would turn into an atomic OR: v5.10 only has atomic additions.
  */
 #define add(sum, amount)                                                                       \
 	({                                                                                     \
@@ -19,8 +19,9 @@
 	})
 
 /*
- * COUNTS(calls, sums, 512): so many struct sums for each CPU, found by counts_of(calls, index):
- * for ROW, or beside TOP for keys that are small numbers.
+ * COUNTS(calls, sums, 512) declares an array of 512 struct sums for each CPU, of which
+ * counts_of(calls, index) finds one. It is used by ROW, and beside TOP for keys that are small
+ * numbers.
  */
 #define COUNTS(name, kind, entries)                                                            \
 	struct {                                                                               \
@@ -32,12 +33,12 @@
 
 #define counts_of(name, index) bpf_map_lookup_elem(&name, &(__u32){ index })
 
-/* The report that is being filled. User space moves on to the next, then takes this one away. */
+/* The number of the current report. User space increases it before it takes the report away. */
 __u32 top_report SEC(".data.report");
 
 /*
- * TOP(calls, call, sums, 16384): a struct sums for each struct call and CPU, found by
- * top_of(calls, &call), and calls_lost, the events for whose key there was no room.
+ * TOP(calls, call, sums, 16384) declares a map of a struct sums for each struct call and CPU, which
+ * top_of(calls, &call) finds, and calls_lost, the number of events for which the map was full.
  */
 #define TOP(name, key_type, kind, entries)                                                     \
 	struct name##_at {                                                                     \
@@ -76,8 +77,8 @@ struct container {
 };
 
 /*
- * ROW(calls, sums, 4096): one struct sums of all events, or, where containers are told apart, one
- * for each cgroup in the map calls_by; row_of(calls, cgroup) finds it.
+ * ROW(calls, sums, 4096) declares one struct sums of all events, and a map calls_by of one for each
+ * cgroup, which is used with --per-container. row_of(calls, cgroup) finds the right one.
  */
 #define ROW(name, kind, entries)                                                               \
 	COUNTS(name, kind, 1);                                                                 \

@@ -64,7 +64,7 @@ static __always_inline bool cgroup_filtered_out(struct cgroup *cgroup)
 	return cgroup_ancestor_id(cgroup, filter_cgroup_level) != filter_cgroup;
 }
 
-/* Judge the task that runs now by all but its cgroup. */
+/* Apply all filters but that of the cgroup to the current task. */
 static __always_inline bool filtered_out_beside_cgroup(__u64 pid_tgid)
 {
 	if (ids_filtered_out(pid_tgid))
@@ -80,7 +80,7 @@ static __always_inline bool filtered_out_beside_cgroup(__u64 pid_tgid)
 	return false;
 }
 
-/* Judge the task that runs now. */
+/* Apply the filters to the current task. */
 static __always_inline bool filtered_out(__u64 pid_tgid)
 {
 	return filtered_out_beside_cgroup(pid_tgid) ||
@@ -88,7 +88,7 @@ static __always_inline bool filtered_out(__u64 pid_tgid)
 		cgroup_filtered_out(task_cgroup((void *)bpf_get_current_task())));
 }
 
-/* What there is to judge of another task beside its ids. */
+/* Apply the filters to another task, without those of its ids. */
 static __always_inline bool task_traits_filtered_out(struct task_struct *task)
 {
 	if (filter_uid >= 0 && BPF_CORE_READ(task, cred, uid.val) != filter_uid)
@@ -103,7 +103,7 @@ static __always_inline bool task_traits_filtered_out(struct task_struct *task)
 	return filter_cgroup && cgroup_filtered_out(task_cgroup(task));
 }
 
-/* Judge another task: one that waits, wakes or is woken. */
+/* Apply the filters to another task, which waits, wakes or is woken. */
 static __always_inline bool task_filtered_out(struct task_struct *task)
 {
 	__u64 pid_tgid = (__u64)BPF_CORE_READ(task, tgid) << 32 | BPF_CORE_READ(task, pid);
@@ -121,13 +121,14 @@ static __always_inline int forked(struct task_struct *parent, struct task_struct
 	if (bpf_map_lookup_elem(&followed, &parent_pid))
 		pair_begin(followed, &pid, &began, BPF_ANY);
 	else
-		bpf_map_delete_elem(&followed, &pid); /* of one that had this id before */
+		bpf_map_delete_elem(&followed, &pid); /* of an earlier process with this id */
 	return 0;
 }
 
 /*
- * Only here, when nothing can happen to it any more, a process leaves. Its id may be another's by
- * then; and of two that were its leaders, one before an exec, the last has its id.
+ * A process is forgotten only when its task is freed and nothing can happen to it any more. By then
+ * another process may have its id. If a thread has become the leader by an exec, two tasks had that
+ * id, and the process ends with the last of them.
  */
 static __always_inline int freed(struct task_struct *task, bool typed)
 {
@@ -143,7 +144,7 @@ ON_TRACEPOINT(sched_process_free, follow, __free, freed(task, typed), struct tas
 ON_TRACEPOINT(sched_process_fork, follow, __fork, forked(parent, child, typed),
 	      struct task_struct *parent, struct task_struct *child)
 
-/* A task that the reader's PID namespace shows; all ids but the first are those of the host. */
+/* A task that the reader's PID namespace shows. All ids but the first are those on the host. */
 struct seen_task {
 	__u32 tid_here;
 	__u32 tid;
@@ -160,7 +161,7 @@ int list_tasks(struct bpf_iter__task *ctx)
 
 	if (!task)
 		return 0;
-	/* A task has an id in its own namespace and in each above, which are numbered from 0. */
+	/* A task has an id in its own namespace and in each one above; the host's is number 0. */
 	bpf_probe_read_kernel(&seen.tid_here, sizeof(seen.tid_here),
 			      (void *)BPF_CORE_READ(task, thread_pid) +
 				      bpf_core_field_offset(struct pid, numbers) +

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Match a text against a glob that user space compiled to a DFA: any pattern, one table look-up a
- * byte, nothing to backtrack. State 0 is the start; the last state that accepts is found in
- * glob_accepts. Texts longer than GLOB_MOST pass: user space finishes the match.
+ * Match a text against a glob, which user space has compiled to a DFA: each byte takes one look-up
+ * in a table. The first state is 0, and the text matches if glob_accepts is set for the last state.
+ * Texts longer than GLOB_MOST are passed on, and user space matches them.
  */
 #ifndef GLOB_BPF_H
 #define GLOB_BPF_H
@@ -30,7 +30,7 @@ static __always_inline bool glob_filtered_out(const char *text, __u32 length)
 		if (i >= length)
 			break;
 		state = state * GLOB_CLASSES + (glob_classes[(__u8)text[i]] & (GLOB_CLASSES - 1));
-		/* Keeps the mask below, for a verifier that follows no OR with a variable. */
+		/* Keep the mask below: the verifier cannot bound an OR of two variables. */
 		barrier_var(state);
 		state = glob_next[state & (GLOB_STATES * GLOB_CLASSES - 1)] & (GLOB_STATES - 1);
 	}

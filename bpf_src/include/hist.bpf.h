@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Log-linear histograms: eight slots to a power of two, so a value is known within 6.25 %.
+ * Log-linear histograms: each power of two has eight slots, so a value is known within 6.25 %.
  *
- * Values are kept in 1/1024 of the unit that is shown: hist_scale (in 2^-20) brings ns there, so
- * the power-of-two rows of any unit begin exactly at a slot.
+ * Slots are in 1/1024 of the unit that is shown. A value is multiplied by hist_scale / 2^20 to get
+ * there, so the power-of-two rows of any unit begin exactly at a slot.
  */
 #ifndef HIST_BPF_H
 #define HIST_BPF_H
@@ -11,19 +11,19 @@
 #include "record.bpf.h"
 
 #define HIST_SLOTS 496
-#define HIST_SUM HIST_SLOTS /* where the values themselves are added up */
+#define HIST_SUM HIST_SLOTS /* the slot in which the values themselves are added up */
 
 struct hist {
 	__u64 slots[HIST_SLOTS + 1];
 };
 
 const volatile __u64 hist_scale = 1 << 20;
-const volatile bool hist_by_key;  /* the key is not always the same: use the map NAME_by */
-const volatile bool hist_summed; /* add the values up, too */
+const volatile bool hist_by_key;  /* there is a histogram for each key: use the map NAME_by */
+const volatile bool hist_summed; /* add the values up as well */
 
 /*
- * HISTOGRAMS(waits, wait_key, 16384): a per-CPU array for the one histogram of all events, a hash
- * for many, and waits_lost, the events that found the hash full.
+ * HISTOGRAMS(waits, wait_key, 16384) declares a per-CPU array for a histogram of all events, a hash
+ * map for histograms by key, and waits_lost, the number of events for which that map was full.
  */
 #define HISTOGRAMS(name, key_type, entries)                                                    \
 	struct name##_slot {                                                                   \
@@ -57,12 +57,12 @@ const volatile bool hist_summed; /* add the values up, too */
 	static __always_inline void name##_add(const struct key_type *key, __u64 value)        \
 	{                                                                                      \
 		__u32 slot;                                                                    \
-		/* Clocks of two CPUs may differ a little: what seems to end before it began   \
-		 * took no time. */                                                            \
+		/* Clocks of two CPUs may differ a little: if an event seems to end before it  \
+		 * began, it took no time. */                                                  \
 		if (value >> 63)                                                               \
 			value = 0;                                                             \
 		slot = hist_slot(value);                                                       \
-		if (!hist_by_key) {                                                             \
+		if (!hist_by_key) {                                                            \
 			struct hist *hist = bpf_map_lookup_elem(&name, &(__u32){ 0 });         \
 			if (!hist || slot >= HIST_SLOTS)                                       \
 				return;                                                        \

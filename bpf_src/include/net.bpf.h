@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Which peers are wanted: -4 -6 --port --to, the options of runtime/spec/net.py. */
+/* Filters of peers: the options -4, -6, --port and --to of runtime/spec/net.py. */
 #ifndef NET_BPF_H
 #define NET_BPF_H
 
@@ -11,13 +11,13 @@
 struct net_wanted {
 	__u32 address[4];
 	__u32 mask[4];
-	__u32 ip; /* 4 or 6: ::/0 holds no IPv4 */
+	__u32 ip; /* 4 or 6: ::/0 does not contain IPv4 */
 };
 
 const volatile bool net_ipv4_only;
 const volatile bool net_ipv6_only;
 const volatile bool net_ports_given;
-const volatile __u8 net_ports[65536 / 8]; /* a bit for each */
+const volatile __u8 net_ports[65536 / 8]; /* a bit for each port */
 const volatile __u32 net_count;
 const volatile struct net_wanted net_wanted[NETS_MOST];
 
@@ -26,7 +26,7 @@ static __always_inline bool peer_filtered_out(const __u32 *address, __u16 port)
 	__u32 ip = ip_version(address);
 	__u64 at = port / 8;
 
-	barrier_var(at); /* keeps the bound next to its use, for v5.10's verifier */
+	barrier_var(at); /* v5.10's verifier needs the bound right before its use */
 	if ((net_ipv4_only && ip != 4) || (net_ipv6_only && ip != 6) ||
 	    (net_ports_given && !(net_ports[at & 8191] & 1 << (port & 7))))
 		return true;

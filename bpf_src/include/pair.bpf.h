@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What began and has not ended yet: remember a value from one event to the next. */
+/* Keep a value from the begin of an event until its end. */
 #ifndef PAIR_BPF_H
 #define PAIR_BPF_H
 
 #include "record.bpf.h"
 
-/* PAIRS(starts, u32, u64, 16384): the map starts, and starts_lost, the begins that found it full. */
+/* PAIRS(starts, u32, u64, 16384) declares the map starts, and starts_lost: begins without room. */
 #define PAIRS(name, key_type, value_type, entries)                                             \
 	struct {                                                                               \
 		__uint(type, BPF_MAP_TYPE_HASH);                                               \
@@ -31,12 +31,12 @@
 		if (!value)                                                                    \
 			return false;                                                          \
 		*ret = *value;                                                                 \
-		/* Of two that end it at the same time only one deletes it. */                 \
+		/* If two programs end it at the same time, only one of them deletes it. */    \
 		return !bpf_map_delete_elem(&name, key);                                       \
 	}
 
 #define pair_begin(name, key, value, flags) name##_begin(key, value, flags)
-/* The same of a stand-in: true if it was done. What finds no room is told by the first already. */
+/* The same for a stand-in; true if it was kept. The first program has counted a lack of room. */
 #define pair_stand_in(name, key, value) (!bpf_map_update_elem(&name, key, value, BPF_NOEXIST))
 #define pair_end(name, key, ret) name##_end(key, ret)
 

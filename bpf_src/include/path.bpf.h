@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The directory that a relative path starts from: the working directory, or a dirfd. */
+/* The directory that a relative path starts from: the working directory or that of a dirfd. */
 #ifndef PATH_BPF_H
 #define PATH_BPF_H
 
@@ -30,7 +30,7 @@ static __always_inline bool path_of_fd(struct task_struct *task, int fd, struct 
 	return true;
 }
 
-/* One step up from DENTRY: its parent, or, from the root of a mount, where that is mounted. */
+/* Go to the parent directory, or from the root of a mount to the mount point. */
 static __always_inline bool step_up(struct path *at, bool *named)
 {
 	struct dentry *parent = BPF_CORE_READ(at->dentry, d_parent);
@@ -49,8 +49,8 @@ static __always_inline bool step_up(struct path *at, bool *named)
 }
 
 /*
- * Append the names from the path FROM up to the task's root, deepest first, each ended by NUL.
- * The loop has one way back, at its end: v5.10 refuses one that a plain instruction falls into.
+ * Append the names from the path FROM up to the task's root, the deepest first, each ended by NUL.
+ * The loop jumps back only at its end, because v5.10 refuses a loop that is entered otherwise.
  */
 #define put_directory(draft, ret, task, from)                                                  \
 	({                                                                                     \

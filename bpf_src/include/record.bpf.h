@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The vocabulary of records: what a member means, and how a record reaches user space.
+ * The types of the members of records, and how a record reaches user space.
  *
- * A record is a struct that begins with fixed members; texts and stacks lie behind it in its tail,
- * and members such as ev_text say where. It is drafted in a per-CPU area, then copied to the ring
- * in its true length.
+ * A record is a struct with a tail behind it, which holds texts and stacks. Members such as ev_text
+ * say where in the tail they are. A record is drafted in a per-CPU area, and then copied to the
+ * ring in its true length.
  */
 #ifndef RECORD_BPF_H
 #define RECORD_BPF_H
@@ -29,7 +29,7 @@ struct ev_part {
 	__u16 state;
 };
 
-/* The typedefs are what user space goes by; the name of the type says how a member is shown. */
+/* By the name of a member's type user space knows how to show it. */
 typedef __u64 ev_time;		/* CLOCK_BOOTTIME, ns */
 typedef __u64 ev_duration;	/* ns, or EV_NO_DURATION */
 typedef __s64 ev_ret;		/* a result, a negative errno, or EV_NO_RESULT */
@@ -42,7 +42,7 @@ typedef __u32 ev_request_flags; /* the same and bits of enum req_flag_bits */
 typedef __u64 ev_cgroup;
 typedef __u32 ev_open_flags;
 typedef __u32 ev_mode;
-typedef __u32 ev_syscall;	/* twice its number, and 1 more for those of 32-bit tasks */
+typedef __u32 ev_syscall;	/* twice the number of a call, plus 1 for calls of 32-bit tasks */
 typedef __u64 ev_count;		/* of events */
 typedef __u32 ev_addr[4];	/* as on the wire, IPv6 or ::ffff:IPv4 */
 typedef char ev_comm[COMM_LEN];
@@ -55,9 +55,9 @@ typedef struct ev_part ev_stack; /* u64 addresses in the kernel, innermost first
 typedef struct ev_part ev_user_stack;
 
 /*
- * Declare a ring of records and the count of those that did not fit: RING(opens, open, 4 << 20)
- * gives the map opens, whose records are a struct open, opens_lost, and put(opens, &open) for a
- * record without a tail.
+ * RING(opens, open, 4 << 20) declares the map opens, a ring of records that are a struct open, and
+ * opens_lost, the number of records that did not fit. put(opens, &open) submits a record without a
+ * tail.
  */
 #define RING(ring, kind, bytes)                                                                \
 	struct {                                                                               \
@@ -68,8 +68,8 @@ typedef struct ev_part ev_user_stack;
 	__u64 ring##_lost;                                                                     \
 	static __always_inline __maybe_unused void ring##_put(struct kind *record, __u64 size) \
 	{                                                                                      \
-		/* No flags: the kernel wakes the reader for the first record after it has     \
-		 * read all; a reader that paces itself is thereby woken seldom. */            \
+		/* Without flags the kernel wakes the reader for the first record after it has \
+		 * read all. A reader that pauses between reads is seldom woken. */            \
 		if (bpf_ringbuf_output(&ring, record, size, 0))                                \
 			__sync_fetch_and_add(&ring##_lost, 1);                                 \
 	}
@@ -77,8 +77,8 @@ typedef struct ev_part ev_user_stack;
 #define put(ring, record) ring##_put(record, sizeof(*(record)))
 
 /*
- * And the area where records with a tail are drafted: RECORDS(opens, open, 4 << 20, 8192) for up
- * to about 8192 bytes of it (a power of two).
+ * RECORDS(opens, open, 4 << 20, 8192) does the same, and declares the area in which records are
+ * drafted that have a tail of up to about 8192 bytes, a power of two.
  */
 #define RECORDS(ring, kind, bytes, tail_bytes)                                                 \
 	RING(ring, kind, bytes)                                                                \
@@ -97,7 +97,7 @@ typedef struct ev_part ev_user_stack;
 	static __always_inline struct ring##_draft *ring##_reserve(void)                       \
 	{                                                                                      \
 		struct ring##_draft *draft = bpf_map_lookup_elem(&ring##_drafts, &(__u32){ 0 }); \
-		/* Busy: this program preempted another in the middle of its draft. */         \
+		/* It is busy if this program has interrupted another one during its draft. */ \
 		if (!draft || draft->busy) {                                                   \
 			__sync_fetch_and_add(&ring##_lost, 1);                                 \
 			return NULL;                                                           \
@@ -126,7 +126,7 @@ typedef struct ev_part ev_user_stack;
 
 #define TAIL_BYTES(draft) (sizeof((draft)->tail) - TEXT_MOST)
 
-/* The tail of any ring's draft, for functions that append to one. */
+/* The tail of a draft, for functions that append to it, whatever the ring is. */
 struct tail {
 	char *bytes;
 	__u32 *used;
@@ -135,8 +135,8 @@ struct tail {
 #define tail_of(draft) ((struct tail){ (draft)->tail, &(draft)->used, TAIL_BYTES(draft) })
 
 /*
- * Where the next part of the tail begins. Compare it with MOST before use; the barrier keeps the
- * compiler from comparing one register and using another, which the verifier cannot follow.
+ * The offset of the next part of the tail. Compare it with MOST before use. Without the barrier the
+ * compiler might compare one register and use another, and the verifier would refuse that.
  */
 static __always_inline __u64 used_of(struct tail tail)
 {
@@ -147,7 +147,7 @@ static __always_inline __u64 used_of(struct tail tail)
 }
 #define tail_at(draft) used_of(tail_of(draft))
 
-/* What old kernels answer for an empty string is 0, though they write its NUL: seen on v6.12. */
+/* For an empty string old kernels return 0 though they write a NUL, as was seen on v6.12. */
 static __always_inline __s64 read_user_string(void *ret, __u32 size, const void *from)
 {
 	return bpf_probe_read_user_str(ret, size, from) ?: 1;
@@ -164,8 +164,8 @@ static __always_inline __s64 read_user_string(void *ret, __u32 size, const void 
 		if (__begin < TAIL_BYTES(draft)) {                                             \
 			__read = read((draft)->tail + __begin, TEXT_MOST, from);               \
 			(ret)->state = __read == TEXT_MOST ? EV_CUT :                          \
-				       __read > 0	   ? EV_WHOLE :                            \
-							     EV_UNREADABLE;                        \
+				       __read > 0	   ? EV_WHOLE :                        \
+							     EV_UNREADABLE;                    \
 			if (__read > 0) {                                                      \
 				(ret)->length = __read - 1;                                    \
 				(draft)->used = __begin + __read - 1;                          \
@@ -177,7 +177,7 @@ static __always_inline __s64 read_user_string(void *ret, __u32 size, const void 
 #define put_kernel_string(draft, ret, from)                                                    \
 	__put_string(draft, ret, from, bpf_probe_read_kernel_str)
 
-/* Begin a part of several pieces; each piece moves *used, finish_tail_part() measures them. */
+/* Begin a part of several pieces. Each piece moves *used; finish_tail_part() ends the part. */
 static __always_inline void begin_tail_part(struct tail tail, struct ev_part *ret, __u16 state)
 {
 	*ret = (struct ev_part){ .at = *tail.used, .state = state };
@@ -190,7 +190,7 @@ static __always_inline void finish_tail_part(struct tail tail, struct ev_part *r
 }
 #define finish_part(draft, ret) finish_tail_part(tail_of(draft), ret)
 
-/* There is none, or it was not asked for. */
+/* The part does not exist, or was not asked for. */
 #define no_part(ret) (*(ret) = (struct ev_part){ .state = EV_ABSENT })
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* --stack: the frames of this moment, in the record itself, so that none can collide or be lost. */
+/* --stack: the current frames, in the record itself, so that no stack can be lost. */
 #ifndef STACK_BPF_H
 #define STACK_BPF_H
 
@@ -12,7 +12,7 @@ const volatile bool with_stack;
 	({                                                                                     \
 		begin_part(draft, ret);                                                        \
 		if (with_stack) {                                                              \
-			/* Addresses are read as u64: begin them on 8 bytes. */                \
+			/* Align the addresses to 8 bytes, because they are read as u64. */    \
 			(draft)->used = ((draft)->used + 7) & ~7u;                             \
 			(ret)->at = (draft)->used;                                             \
 			__u64 __frames = tail_at(draft);                                       \
@@ -35,8 +35,8 @@ const volatile bool with_stack;
 	})
 
 /*
- * For a row that is submitted later than its stacks are taken: KEPT_STACKS(stacks, __u64, 1024)
- * keeps the tail of a record that has nothing else in it. Where they do not fit the row says so.
+ * KEPT_STACKS(stacks, __u64, 1024) keeps stacks for records that are submitted later. The tails of
+ * these records must have nothing else in them. A record whose stacks did not fit says so.
  */
 #define KEPT_STACKS_BYTES (2 * 127 * 8)
 #define KEPT_STACKS(name, key_type, entries)                                                   \
@@ -55,7 +55,7 @@ const volatile bool with_stack;
 			(ret)->user_stack = (draft)->record.user_stack;                        \
 		}                                                                              \
 	})
-/* Give the draft, a copy of the record that was begun, its stacks. */
+/* Add the kept stacks to a draft of the record. */
 #define put_kept_stacks(name, key, draft)                                                      \
 	({                                                                                     \
 		char *__kept = bpf_map_lookup_elem(&name, key);                                \

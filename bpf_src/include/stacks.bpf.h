@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Sums by stack: each stack is kept once, under a number that its frames give, so that two stacks
- * never contend for one place as they may in a BPF_MAP_TYPE_STACK_TRACE.
+ * Sums by stack. Each stack is kept once, under a number that is computed from its frames. Unlike
+ * in a BPF_MAP_TYPE_STACK_TRACE, a stack never takes the place of another one.
  */
 #ifndef STACKS_BPF_H
 #define STACKS_BPF_H
 
 #include "record.bpf.h"
 
-#define STACK_FRAMES 127 /* kernel.perf_event_max_stack, as it comes */
-#define STACK_NONE 0	 /* there is none, or it was not asked for */
-#define STACK_LOST 1	 /* it could not be read or kept */
+#define STACK_FRAMES 127 /* the default of kernel.perf_event_max_stack */
+#define STACK_NONE 0	 /* there is no stack, or it was not asked for */
+#define STACK_LOST 1	 /* the stack could not be read or kept */
 #define STACK_KEPT (1ull << 63)
 
 struct stack {
@@ -31,7 +31,7 @@ static __always_inline __u64 stack_number(const struct stack *stack)
 	for (__u64 i = 0; i < STACK_FRAMES; i++) {
 		__u64 bytes = stack->bytes;
 
-		/* Else the compiler counts to a number that the verifier does not know. */
+		/* Without it the loop gets a bound that the verifier does not know. */
 		barrier_var(bytes);
 		if (i * 8 >= bytes)
 			break;
@@ -41,7 +41,7 @@ static __always_inline __u64 stack_number(const struct stack *stack)
 	return hash | STACK_KEPT;
 }
 
-/* STACKS(stacks, 16384): the map stacks, of up to so many, by their numbers. */
+/* STACKS(stacks, 16384) declares the map stacks, of up to 16384 stacks by their numbers. */
 #define STACKS(name, entries)                                                                  \
 	struct {                                                                               \
 		__uint(type, BPF_MAP_TYPE_HASH);                                               \
@@ -72,14 +72,14 @@ static __always_inline __u64 stack_number(const struct stack *stack)
 	}
 
 /*
- * Keep the stack of this moment and return its number, or one of those above. FLAGS: 0 for the
- * kernel's frames, BPF_F_USER_STACK for the program's. KNOWN: a number returned before.
+ * Keep the current stack and return its number, or STACK_NONE or STACK_LOST. FLAGS is 0 for kernel
+ * frames and BPF_F_USER_STACK for user frames. KNOWN is a number that was returned before.
  */
 #define keep_stack(name, ctx, flags, known) name##_keep(ctx, flags, known)
 
 /*
- * SUMS(sleeps, sleep, 16384): the map sleeps of a struct sum for each struct sleep. What finds it
- * full is counted in sleeps_lost, its weight added to sleeps_unsummed.
+ * SUMS(sleeps, sleep, 16384) declares the map sleeps of a struct sum for each struct sleep. If it
+ * is full, events are counted in sleeps_lost, and their times are added to sleeps_unsummed.
  */
 #define SUMS(name, key_type, entries)                                                          \
 	struct {                                                                               \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A system call as seen at its exit: its arguments are still in the registers that the task saved,
- * so nothing need be kept between entry and exit, and what its pointers name has been touched.
+ * System calls, as they are seen when they return. The arguments are still in the registers that
+ * the task saved, so nothing has to be kept in between, and the kernel has read what they point to.
  */
 #ifndef SYSCALL_BPF_H
 #define SYSCALL_BPF_H
@@ -17,7 +17,7 @@
 struct syscall {
 	__s64 number;
 	__u64 args[4];
-	bool compat; /* 32-bit: numbers of their own */
+	bool compat; /* of a 32-bit task: such calls have other numbers */
 };
 
 #if defined(__TARGET_ARCH_x86)
@@ -25,7 +25,7 @@ struct syscall {
 #define TS_COMPAT 2
 #define SYSCALL_FUNCTION(name) __x64_sys_##name
 
-/* READ(x) is x itself where the verifier knows the pointer, or a probe read. */
+/* READ(x) is either x itself, if the verifier knows the pointer, or a probe read. */
 #define __syscall_read(call, regs, READ)                                                       \
 	({                                                                                     \
 		(call)->args[0] = (call)->compat ? READ(regs->bx) : READ(regs->di);            \
@@ -42,7 +42,7 @@ static __always_inline bool syscall_is_compat(void)
 	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
 }
 
-/* The same, with loads where the kernel has bpf_get_current_task_btf(), and TYPED says so. */
+/* The same, with direct loads if TYPED is true and the kernel has bpf_get_current_task_btf(). */
 static __always_inline bool typed_syscall_is_compat(struct pt_regs *regs, bool typed)
 {
 	if (typed && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
@@ -79,7 +79,7 @@ static __always_inline bool typed_syscall_is_compat(struct pt_regs *regs, bool t
 
 #endif
 
-/* A number as records have it; REGS are the current task's. */
+/* The ev_syscall of a number. REGS are those of the current task. */
 static __always_inline ev_syscall this_syscall(struct pt_regs *regs, __u32 number, bool typed)
 {
 	return number << 1 | typed_syscall_is_compat(regs, typed);
@@ -96,7 +96,7 @@ static __always_inline struct pt_regs *current_registers(void)
 	       THREAD_SIZE - bpf_core_type_size(struct pt_regs);
 }
 
-/* IS_SYSCALL(connect): is_connect(struct syscall *), which judges by number and tells compat. */
+/* IS_SYSCALL(connect) defines is_connect(struct syscall *), which tests the number, sets compat. */
 #define IS_SYSCALL(name)                                                                       \
 	static __always_inline bool is_##name(struct syscall *call)                            \
 	{                                                                                      \
@@ -114,7 +114,7 @@ static __always_inline struct pt_regs *current_registers(void)
 		__x;                                                                           \
 	})
 
-/* The number of the call that the current task is in; threads of the kernel are in none. */
+/* The number of the call that the current task is in; NO_SYSCALL for kernel threads. */
 static __always_inline __s64 current_syscall(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -127,8 +127,8 @@ static __always_inline __s64 current_syscall(void)
 }
 
 /*
- * The rungs of a ladder that sees system calls return: WANTED(struct syscall *) judges by number
- * and tells compat, RETURNED(ctx, const struct syscall *, ret) does the rest.
+ * The rungs of a ladder that sees system calls return. WANTED(struct syscall *) tests the number
+ * and sets compat; RETURNED(ctx, const struct syscall *, ret) is called for the calls it wants.
  */
 #define ON_SYSCALL_EXIT(ladder, wanted, returned)                                              \
 	SEC("tp_btf/sys_exit")                                                                 \

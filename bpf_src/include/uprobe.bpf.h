@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Functions of user space, probed in every file that has them. User space attaches the programs of
- * the sections uprobe, uretprobe, uprobe.multi and uretprobe.multi; here it is told of each process
- * that may bring another file.
+ * Functions of programs and libraries, which are probed in every file that has them. User space
+ * attaches the programs of the sections uprobe, uretprobe, uprobe.multi and uretprobe.multi. The
+ * programs of this header tell it of each process that may run another file.
  */
 #ifndef UPROBE_BPF_H
 #define UPROBE_BPF_H
@@ -10,7 +10,7 @@
 #include "record.bpf.h"
 #include "read.bpf.h"
 
-/* The file name that a program has to have, 16 bytes, NUL padded; empty: any. */
+/* The file name of the program, 16 bytes, NUL padded; empty for any program. */
 const volatile __u64 probed_program[2];
 
 static __always_inline bool is_probed_program(const unsigned char *file_name)
@@ -32,8 +32,8 @@ static __always_inline bool runs_probed_program(void)
 }
 
 /*
- * Programs of the ladder "arrival": they put the pid of each process that begins to run such a
- * program into RING, as four bytes, which is less than any record has.
+ * The programs of the ladder "arrival". When a process begins to run the probed program, they put
+ * its pid into RING, as four bytes: every record is longer than that.
  */
 #define ON_ARRIVAL(ring)                                                                       \
 	__u64 arrivals_lost;                                                                   \

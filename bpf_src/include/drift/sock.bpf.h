@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* struct sock and those that begin with it: who talks to whom, and how it went. */
+/* struct sock and the structs that begin with it: addresses, ports and states. */
 #ifndef DRIFT_SOCK_BPF_H
 #define DRIFT_SOCK_BPF_H
 
@@ -26,7 +26,7 @@ static __always_inline __u32 ip_version(const __u32 *address)
 	return address[0] || address[1] || address[2] != bpf_htonl(0xffff) ? 6 : 4;
 }
 
-/* Where a socket is bound or sends from, and where to. A kernel without IPv6 has no such members. */
+/* The source and destination of a socket. Kernels without IPv6 lack some of these members. */
 static __always_inline void put_addresses(struct sock *sk, __u32 *saddr, __u32 *daddr, bool typed)
 {
 	struct sock_common *common = &sk->__sk_common;
@@ -45,8 +45,8 @@ static __always_inline void put_addresses(struct sock *sk, __u32 *saddr, __u32 *
 }
 
 /*
- * The port that a TCP socket sends from. Not skc_num, which is 0 again by the time that a failed
- * connect is told.
+ * The port that a TCP socket sends from. skc_num has it as well, but is 0 again by the time that a
+ * connect is known to have failed.
  */
 static __always_inline __u16 tcp_source_port(struct sock *sk, bool typed)
 {
@@ -81,7 +81,7 @@ static __always_inline struct sock *sock_of_fd(int fd)
 		read(ret, __length, from);                                                     \
 	})
 
-/* A sockaddr_in has its port where a sockaddr_in6 has it, and its address at sin6_flowinfo. */
+/* A sockaddr_in has its port at the same offset, and its address at that of sin6_flowinfo. */
 static __always_inline void put_sockaddr(const struct sockaddr_in6 *from, __u32 *ret)
 {
 	put_ipv4(ret, from->sin6_flowinfo);

@@ -64,7 +64,7 @@ static __always_inline __u64 cgroup_id(struct cgroup *cgroup)
 	return typed_cgroup_id(cgroup, false);
 }
 
-/* The id of the ancestor (or self) at LEVEL, 0 where the cgroup lies above it. */
+/* The id of a cgroup's ancestor (or itself) at LEVEL, 0 if the cgroup is above that level. */
 static __always_inline __u64 cgroup_ancestor_id(struct cgroup *cgroup, __u32 level)
 {
 	struct cgroup___before_6_1 *old = (void *)cgroup;
