@@ -152,8 +152,9 @@ void shim_frames_forget(struct shim_frames *frames);
  * "address type name", of which only code is read. Other lines are left out. The text is changed,
  * and must stay where it is.
  * shim_elf_find looks up the function at an offset of the file, or at an address for lines. DEBUG
- * has the symbols: it is a separate debug file, or the file itself. *ret is the number of bytes from
- * the function's start. shim_elf_offset finds the offset of a function that the file itself defines.
+ * has the symbols: it is a separate debug file, or the file itself. *ret is the number of bytes
+ * from the function's start. shim_elf_offset finds the offset of a function that the file itself
+ * defines.
  */
 struct shim_segment {
 	uint64_t offset, address, size;

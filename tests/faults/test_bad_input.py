@@ -184,7 +184,7 @@ def test_rungs_that_are_not_there(run: Any, tool_name: str, wish: str) -> None:
         tool.ended()
 
     assert (2, "") == (tool.code, tool.out)
-    assert tool.err.startswith(f"{tool_name}: no rung '{wish}': there are ")
+    assert tool.err.startswith(f"{tool_name}: no rung '{wish}': the rungs are ")
     assert 1 == tool.err.count("\n")
 
 

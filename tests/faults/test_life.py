@@ -118,7 +118,8 @@ def test_full_device(run: Any, tool_name: str) -> None:
         tool.ended()
 
     assert 1 == tool.code
-    assert f"{tool_name}: output: No space left on device" == tool.err.splitlines()[-1]
+    last = tool.err.splitlines()[-1]
+    assert f"{tool_name}: cannot write the output: No space left on device" == last
     assert "Traceback" not in tool.err
 
 
@@ -138,7 +139,8 @@ def test_full_file_system(run: Any, tmp_path: Path) -> None:
         tool.ended()
 
     assert 1 == tool.code
-    assert "opensnoop: output: No space left on device" == tool.err.splitlines()[-1]
+    last = tool.err.splitlines()[-1]
+    assert "opensnoop: cannot write the output: No space left on device" == last
     assert tool.out.endswith("}\n")
     assert len(tool.out) > 8000
     tool.out += '{"summary": {}}'

@@ -190,7 +190,7 @@ def _print_out() -> None:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends
         if not isinstance(error, BrokenPipeError):
-            raise BpfError(f"output: {error.strerror}") from None
+            raise BpfError(f"cannot write the output: {error.strerror}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

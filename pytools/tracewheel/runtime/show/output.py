@@ -119,7 +119,7 @@ class Output:
         except BrokenPipeError:
             raise ReaderGone from None
         except OSError as error:
-            raise BpfError(f"output: {error.strerror}") from None
+            raise BpfError(f"cannot write the output: {error.strerror}") from None
 
     def text(self, lines: str) -> None:
         """Write text."""

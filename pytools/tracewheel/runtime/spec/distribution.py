@@ -82,7 +82,7 @@ class Histogram(NamedTuple):
     def merge(self, other: Histogram) -> Histogram:
         """Return the distribution of the events of both. Raises UsageError if the units differ."""
         if self.unit != other.unit:
-            raise UsageError(f"cannot merge {self.unit} with {other.unit}")
+            raise UsageError(f"cannot merge histograms: one is in {self.unit}, one in {other.unit}")
         slots = dict(self.slots)
         for slot, count in other.slots.items():
             slots[slot] = slots.get(slot, 0) + count
