@@ -156,7 +156,7 @@ def test_filter_that_matches_nothing(trace: Any, stir: Callable[[], None], tool_
     assert (0, 0) == tool.counted
 
 
-# What these take to import is more than a tool may take to start.
+# To import one of these takes longer than a tool may take to start.
 SLOW_TO_IMPORT = {"argparse", "dataclasses", "inspect", "json", "re", "subprocess", "typing"}
 IMPORTED = """
 import sys

@@ -41,10 +41,10 @@ NOBODY = 65534
 OF_THE_RUNTIME = re.compile(
     "filter_|glob_|hist_|argc_|probed_|sample_rate$|with_stack$|with_cgroup$|(kernel|user)_stacks$"
 )
-# Letters that guide or custom give another meaning from tool to tool; long flags have none.
+# Letters whose meaning differs between tools, by the guide or by custom; no long flag does.
 MEANS_MANY = {f"-{letter}" for letter in "CFLMPQTUcdefghilmnpqsuv"}
 GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}
-# Members of a map's definition that libbpf knows; record is the runtime's.
+# Members of a map's definition that libbpf knows, and record, which the runtime reads.
 MAP_MEMBERS = {
     "type", "max_entries", "map_flags", "numa_node", "key_size", "key", "value_size", "value",
     "values", "pinning", "map_extra", "record",
@@ -240,7 +240,7 @@ def test_containers_can_be_told_apart(tool_name: str, opened: BpfObject) -> None
     """Each key of sums and each record that has a container has its cgroup, and an option."""
     shapes = [load_tool(tool_name)[0]]
     maps = {m.name: m for m in opened.maps()}
-    for tool in shapes:  # grows meanwhile
+    for tool in shapes:  # the loop adds the shapes that it finds
         options = options_of(tool)
         shapes += [o.as_shape for o in options if o.as_shape and o.as_shape not in shapes]
         if isinstance(tool, Stacks):
@@ -367,7 +367,7 @@ def test_examples_parse(tool_name: str) -> None:
         try:
             parse_arguments(tool, words[1:])
         except BpfError as error:
-            assert error.code == 5, line  # an example may name what is not here
+            assert error.code == 5, line  # an example may name a process that does not exist
 
 
 def test_manual_lists_everything(tool_name: str) -> None:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 PRIME = 23
 COMMANDS = Path(sys.executable).parent
-# Opens on each byte what it is given, so often; "f" forks one that does the same, "x" ends.
+# Opens a file so many times for each byte it reads; "f" forks one that does the same, "x" ends.
 FAMILY = f"""
 import os, sys
 def live():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What makes no sense, or is not there, is told in one line before anything is traced."""
+"""Wrong arguments, and processes that do not exist, are errors of one line before tracing."""
 
 from __future__ import annotations
 
@@ -141,12 +141,12 @@ def test_own_options(fails: Any, name: str, flag: str, argument: str, code: int)
 
 @pytest.mark.parametrize("command", ["no-such-tool", "-x", "doctor x", "\udcff\x1b[31m", ""])
 def test_tracewheel(fails: Any, command: str) -> None:
-    """The command that holds all others refuses what is none of them."""
+    """The command tracewheel refuses commands that do not exist."""
     fails(2, "tracewheel", *command.split(" "))
 
 
 def test_tracewheel_knows_what_was_meant(run: Any) -> None:
-    """A name that is nearly a tool's is told."""
+    """For a misspelt name of a tool, the right one is suggested."""
     for arguments in (["opensnop"], ["help", "opensnop"]):
         with run("tracewheel", *arguments) as tool:
             tool.ended()
@@ -212,7 +212,7 @@ def test_rungs_that_are_not_there(run: Any, tool_name: str, wish: str) -> None:
     ids=shown,
 )
 def test_library(values: dict[str, Any]) -> None:
-    """The library refuses the same, also what no command line can have: NUL bytes."""
+    """The library refuses the same arguments, and NUL bytes, which no command line can have."""
     with (
         pytest.raises((UsageError, TargetGone)),
         tracewheel.opensnoop.trace(**values),

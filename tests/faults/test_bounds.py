@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Tools take no more memory than they say, in the kernel and for themselves, however long."""
+"""Tools take no more memory than promised, in the kernel and for themselves, at any time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from tracewheel.runtime.spec.catalogue import tool_names
 
 CHURN = 499
-# In bytes: what the README promises for the defaults.
+# What the README promises for the defaults, in bytes.
 MOST = {"offcputime": 32 << 20}
 MOST_OF_OTHERS = 8 << 20
 
 
 def in_the_kernel(pid: int) -> int:
     """Return the bytes of all maps that a process holds."""
-    found = {}  # by id: a map may have several descriptors
+    found = {}  # by id, because a map may have several descriptors
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             for held, number in re.findall(r"memlock:\s*(\d+)\nmap_id:\s*(\d+)", info.read_text()):
@@ -53,7 +53,7 @@ def test_maps_have_bounds(trace: Any, tool_name: str) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--max-entries", "64")], ids=str)
 def test_processes_without_an_end(trace: Any, options: tuple[str, ...]) -> None:
-    """What begins and never ends costs neither maps nor readers more and more memory."""
+    """Events that begin and never end do not make maps or readers grow without limit."""
     tools = [trace(name, "--json", *options, stdout=subprocess.DEVNULL) for name in tool_names()]
     churn()
     before = [(in_the_kernel(tool.pid), resident(tool.pid)) for tool in tools]
@@ -65,5 +65,5 @@ def test_processes_without_an_end(trace: Any, options: tuple[str, ...]) -> None:
 
     assert {0} == {tool.code for tool in tools}
     for (maps, memory), (more_maps, more_memory) in zip(before, after):
-        assert more_maps <= maps + (1 << 20)  # what is not allocated beforehand fills up
+        assert more_maps <= maps + (1 << 20)  # maps that are not allocated beforehand
         assert more_memory <= memory + (1 << 20)

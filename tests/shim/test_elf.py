@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Whatever a file says of itself, reading its symbols ends well, within bounds."""
+"""Whatever a file contains, its symbols are read without harm and within bounds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def look_at(content: bytes) -> tuple[Any, list[str]]:
 
 
 def test_good_file(library: bytes) -> None:
-    """Of a good file all is told."""
+    """All facts of a good file are found."""
     facts, names = look_at(library)
 
     assert {f"function_{number}" for number in range(23)} <= set(names)
@@ -78,7 +78,7 @@ def test_any_damage(library: bytes, data: st.DataObject) -> None:
 
 @given(st.binary(max_size=300), st.binary(max_size=64))
 def test_any_noise(content: bytes, magic: bytes) -> None:
-    """What is no ELF file is refused, or has nothing in it."""
+    """A file that is not an ELF file is refused, or has no symbols."""
     for start in (b"", b"\x7fELF", b"\x7fELF\x02\x01\x01"):
         _, names = look_at(start + magic + content)
         assert [] == names
@@ -122,7 +122,7 @@ def names_of_lines(
 
 
 def test_lines() -> None:
-    """The last line for an address holds; half a line and what is no line do not."""
+    """The last line for an address is used; half a line and other texts are not."""
     text = b"1000 10 first\n0x2000 20 a b c\nx y z\n\n \n1000\n1000 8\n1000 10 second\n3000 10 ha"
 
     assert [(b"second", 15), None, (b"a b c", 0), None] == names_of_lines(
@@ -131,7 +131,7 @@ def test_lines() -> None:
 
 
 def test_lines_of_the_kernel() -> None:
-    """Only code has names, up to where none can reach; a module is no part of a name."""
+    """Only code near a symbol has a name; a module is not part of the name."""
     text = b"0 T zero\n1000 T first\n1010 D data\n3000 t third\t[module]\n2000 W second\n3010 T\n"
     addresses = (0x10, 0x1018, 0x2001, 0x3018, 0x3000 + (1 << 20))
     found = names_of_lines(text, *addresses, kallsyms=True)

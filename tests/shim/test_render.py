@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Whatever bytes a record holds, its row is whole, safe and tells them again."""
+"""Whatever bytes a record has, its row is complete and safe, and the bytes can be read back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TABLED = {"SHIM_NAME", "SHIM_FLAGS", "SHIM_ERRNO", "SHIM_EXIT"}
 
 
 def batch_of(*records: bytes) -> bytes:
-    """Lay records out as shim_read does."""
+    """Return a batch of records as shim_read makes it."""
     return b"".join(len(r).to_bytes(8, "little") + r + b"\0" * (-len(r) % 8) for r in records)
 
 
@@ -128,7 +128,7 @@ def test_json_loses_no_byte(text: bytes) -> None:
 def test_escape_is_unambiguous(
     unescape: Callable[[str], bytes], text: bytes, ascii_only: bool
 ) -> None:
-    """What a terminal is shown tells the bytes, and has none that it would obey."""
+    """A text in a table can be read back, and has no bytes that a terminal would obey."""
     shown = escape(text, ascii_only)
 
     assert shown.isprintable()
@@ -138,7 +138,7 @@ def test_escape_is_unambiguous(
 
 @given(st.text(min_size=1, max_size=50), st.integers(1, 3))
 def test_cut_text_has_no_half_characters(text: str, cut: int) -> None:
-    """A text that was cut inside a character is shown without its rest, and marked."""
+    """A text that was cut inside a character is shown without that character, and marked."""
     whole = text.encode()
     column = {"kind": lib.SHIM_TEXT, "offset": 0, "size": 8}
     kept = whole[:-cut] if cut < len(whole) else b""
@@ -150,7 +150,7 @@ def test_cut_text_has_no_half_characters(text: str, cut: int) -> None:
 
 
 def test_full_output_stops_between_rows() -> None:
-    """When the room ends, whole rows are out and consumed tells where to go on."""
+    """If the output is full, it has whole rows, and consumed tells where to go on."""
     batch = batch_of(*(text_record(b"x" * 30) for _ in range(10)))
     column = {"kind": lib.SHIM_TEXT, "offset": 0, "size": 8}
     error, text, done = render(batch, [column], False, room=100)
@@ -161,7 +161,7 @@ def test_full_output_stops_between_rows() -> None:
 
 
 def test_missing_name_stops_and_says_which() -> None:
-    """An absent key of a table is told, with the rows before it out."""
+    """The rendering stops at a key that a table lacks and tells it, after the rows before."""
     column = {"kind": lib.SHIM_NAME, "offset": 0, "size": 8}
     records = [number.to_bytes(8, "little").ljust(FIXED, b"\0") for number in (7, 7, 9, 7)]
     error, text, done = render(batch_of(*records), [column], False)
@@ -226,7 +226,7 @@ def test_addresses(packed: bytes) -> None:
 
 
 def test_columns_of_addresses_widen() -> None:
-    """From the first long address on, what comes behind stands below each other."""
+    """From the first long address on, the columns behind addresses are aligned."""
     column = {"kind": lib.SHIM_ADDRESS, "offset": 0, "size": 16, "width": 15}
     behind = {"kind": lib.SHIM_UNSIGNED, "offset": 16, "size": 8}
     raws = [bytes(10) + b"\xff\xff\x7f\0\0\1", bytes([32, 1] * 8), bytes(15) + b"\1"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The C API answers wrong questions with an errno, and keeps its promises about descriptors."""
+"""The C API answers wrong calls with an errno, and treats descriptors as promised."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + bytes(60), b"x" * 5000])
 def test_open_garbage(data: bytes) -> None:
-    """What is no BPF object is refused."""
+    """Bytes that are not a BPF object are refused."""
     with pytest.raises(BpfError):
         BpfObject(data)
 
@@ -76,7 +76,7 @@ def test_open_damaged(at: int, byte: int) -> None:
 
 
 def test_unknown_names(opened: BpfObject) -> None:
-    """What is asked by a name that is not there is an error, not a crash."""
+    """A name that does not exist is an error, not a crash."""
     with pytest.raises(BpfError):
         find_program(opened.handle, "no_such_name")
     with pytest.raises(BpfError):
@@ -149,7 +149,7 @@ def test_wait_for_a_reader_that_leaves(pipe: tuple[int, int]) -> None:
 
 
 def test_wait_for_a_process() -> None:
-    """A process that ends, ends the wait."""
+    """The end of a process ends the wait."""
     with subprocess.Popen(["true"]) as process:
         watched = os.pidfd_open(process.pid)
         assert -errno.ESRCH == lib.shim_wait(-1, -1, -1, watched, -1)
@@ -175,7 +175,7 @@ def write(fd: int, text: bytes, wake: int, timeout: int) -> tuple[int, int]:
 
 
 def test_write(pipe: tuple[int, int]) -> None:
-    """What there is room for is written at once."""
+    """A write that fits is done at once."""
     assert (0, 5) == write(pipe[1], b"hello", -1, -1)
     assert (0, 0) == write(pipe[1], b"", -1, -1)
     assert b"hello" == os.read(pipe[0], 10)

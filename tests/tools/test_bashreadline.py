@@ -229,7 +229,7 @@ def probed(shell: Shell, function: str = "readline_internal_teardown", file: str
     content = Path(f"/proc/{shell.pid}/root{path}")
     listed = subprocess.run(["nm", "-D", content], capture_output=True, text=True, check=True)
     (symbol,) = (s for s in listed.stdout.splitlines() if s.endswith(f" T {function}"))
-    # Code lies in these files at the offset that is its address.
+    # In these files the offset of code equals its address.
     at = int(symbol.split()[0], 16)
     with open(f"/proc/{shell.pid}/mem", "rb") as memory:
         memory.seek(base + at)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""CPUs are told as the kernel tells them."""
+"""The list of CPUs is that of the kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tracewheel.runtime.host.cpus import online_cpus
 
 
 def test_online_cpus(tmp_path: Path) -> None:
-    """They are those that /proc/stat has a line of; the file tells ranges and single ones."""
+    """CPUs online are those with a line in /proc/stat; the file lists ranges and single CPUs."""
     words = (line.split()[0] for line in Path("/proc/stat").read_text().splitlines())
     file = tmp_path / "online"
     file.write_text("0-2,5,8-9\n")

@@ -54,7 +54,7 @@ def test_exported_functions(path: Path) -> None:
 
 
 def test_kinds_of_symbols(tmp_path: Path) -> None:
-    """Of a file's own symbols functions are found, what is no function or not its own is not."""
+    """The functions that a file defines are found; other symbols and functions are not."""
     (tmp_path / "x.c").write_text(SOURCE)
     library = tmp_path / "x.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "x.c"], check=True)
@@ -70,7 +70,7 @@ def test_kinds_of_symbols(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"\x7fELF\x02\x01", b"x" * 5000])
 def test_no_elf(tmp_path: Path, content: bytes) -> None:
-    """What is no ELF file has no functions."""
+    """A file that is not an ELF file has no functions."""
     (tmp_path / "x").write_bytes(content)
 
     assert {} == found_in(tmp_path / "x", "readline")
@@ -81,7 +81,7 @@ def test_no_elf(tmp_path: Path, content: bytes) -> None:
 )
 @example([(at, 255) for at in range(40, 64)], True)
 def test_forged(changes: list[tuple[int, int]], near_the_end: bool) -> None:
-    """Whatever a file says of itself, looking into it ends soon, and offsets are offsets."""
+    """Whatever a file contains, looking into it ends soon and finds offsets or nothing."""
     with tempfile.TemporaryFile() as file:
         data = bytearray(Path(str(_shim.__file__)).read_bytes())
         for at, byte in changes:

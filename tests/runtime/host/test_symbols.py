@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PRIME = 7
-# Opens by a system call of its own: the C library's open() has no frame pointer to follow.
+# Opens without the C library, whose open() has no frame pointer that could be followed.
 OPEN = r"""
 #if defined(__x86_64__)
 #define OPEN(path) ({ long ret; asm volatile("syscall" : "=a"(ret) : "0"(257), "D"(-100), \
@@ -31,7 +31,7 @@ OPEN = r"""
 #define WATCHED "/no/such/file"
 #define FUNCTION __attribute__((noinline, noclone, visibility("default")))
 """
-# Says that it is there, then opens once for each line that it is given.
+# Prints a line when it is ready, then opens a file for each line that it reads.
 MAIN = r"""
 #include <stdio.h>
 int main(void)
@@ -52,7 +52,7 @@ PLAIN = """
 FUNCTION long inner_most(const char *path) { long ret = OPEN(path); return ret; }
 FUNCTION long outer(void) { long ret = inner_most(WATCHED); return ret + 1; }
 """
-# Without optimization: else a function that calls none has no frame whatever is asked for.
+# Without optimization, because a function that calls no other would have no frame.
 FRAMES = ("-O0", "-fno-omit-frame-pointer")
 
 
@@ -129,7 +129,7 @@ def stacks_of(trace: Any, program: Program, *options: str) -> list[list[str]]:
         program.act()
     tool.end()
     stacks = [e["user_stack"] for e in tool.json if e["path"] == "/no/such/file"]
-    # A run is skipped where another one on the same CPU has been preempted: that is counted.
+    # A run is skipped and counted if another one has been preempted on the same CPU.
     assert PRIME >= len(stacks) >= PRIME - tool.skipped
     assert stacks
     return [[frame.rpartition("+")[0] for frame in stack] for stack in stacks]
@@ -148,7 +148,7 @@ def test_every_rung_names_functions(
 
 
 def test_without_frame_pointers(stacks: Any, compiled: Callable[..., Path]) -> None:
-    """Where callers cannot be told the innermost function still can."""
+    """If the callers cannot be found, the innermost function is still named."""
     path = compiled(PLAIN + MAIN, "-fomit-frame-pointer")
     for stack in stacks(path):
         assert "inner_most" == stack[0]
@@ -175,7 +175,7 @@ def test_shared_library(stacks: Any, compiled: Callable[..., Path], tmp_path: Pa
 
 
 def test_library_loaded_later(trace: Any, compiled: Callable[..., Path], tmp_path: Path) -> None:
-    """What a process maps after it has become known is found too."""
+    """A library that a process maps later is found as well."""
     library = compiled(PLAIN.replace("outer", "plugged"), "-shared", "-fPIC", name="libours.so")
     loader = """
     #include <dlfcn.h>
@@ -287,7 +287,7 @@ def test_separate_debug_file(
     if way != "build id":
         subprocess.run(["objcopy", f"--add-gnu-debuglink={debug}", path], check=True)
         place = Path(f"/usr/lib/debug{debug}")
-    # In a mount namespace of its own: other programs look there too.
+    # In a mount namespace of its own, because other programs look there as well.
     script = f"""
     mkdir -p /usr/lib/debug && mount -t tmpfs -o mode=755 tmpfs /usr/lib/debug &&
     mkdir -p {place.parent} && cp {debug} {place} && chmod $1 {place} && shift && exec "$@"
@@ -307,7 +307,7 @@ def test_separate_debug_file(
 
 
 def test_unnamed(compiled: Callable[..., Path]) -> None:
-    """What has no name is a place in a file, or a number."""
+    """An address without a name is shown as a place in a file, or as a number."""
     path = compiled(PLAIN + MAIN, "-no-pie", "-fno-pie")
     address = address_of(path, "inner_most")
     subprocess.run(["strip", path], check=True)
@@ -346,7 +346,7 @@ def names_in(pid: int, name: str) -> set[str]:
 
 
 def test_ended_process(compiled: Callable[..., Path]) -> None:
-    """A process that was known keeps its names when it has ended; one that was not has none."""
+    """A process that was looked at keeps its names when it has ended; any other has none."""
     path = compiled(PLAIN + MAIN, "-no-pie", "-fno-pie")
     address = address_of(path, "inner_most")
     known, unknown = Symbols(), Symbols()
@@ -406,7 +406,7 @@ __attribute__((constructor)) static void make(void)
 
 
 def test_compiled_at_run_time(trace: Any, compiled: Callable[..., Path], tmp_path: Path) -> None:
-    """Code that a program has made is named from what it tells, by its pid as it knows it."""
+    """Code that a program has generated is named from its perf-PID.map, by the pid it sees."""
     path = compiled("#include <stdio.h>\n" + JIT + MAIN)
     script = f"mount --bind {tmp_path} /tmp && exec /tmp/{path.name}"
     inside = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script)
@@ -419,7 +419,7 @@ def test_compiled_at_run_time(trace: Any, compiled: Callable[..., Path], tmp_pat
 
 @pytest.mark.parametrize("how", ["good", "other owner", "link", "fifo", "folder", "not there"])
 def test_untrusted_tale_of_code(compiled: Callable[..., Path], how: str) -> None:
-    """A tale of code counts if it is a file of the process's user, and nothing else blocks."""
+    """A perf-PID.map is only read if it is a file of the process's user; a pipe does not block."""
     path = compiled("#include <stdio.h>\n" + JIT + MAIN)
     with Program(path) as program:
         told = Path(f"/tmp/perf-{program.pid}.map")
@@ -468,7 +468,7 @@ def test_hostile_names(
 
 
 def test_vdso() -> None:
-    """What the kernel itself maps into each process has names."""
+    """The vDSO, which the kernel maps into each process, has names."""
     assert [name for name in names_in(os.getpid(), "[vdso]") if "clock_gettime" in name]
 
 
@@ -521,6 +521,6 @@ def test_frames_of_the_tracing(own: list[str]) -> None:
 
 
 def test_frames_without_names() -> None:
-    """Where nothing has a name, as where kallsyms is hidden, every frame is shown."""
+    """If no frame has a name, for example without kallsyms, every frame is shown."""
     nameless = ["[unknown+0x1]", "[unknown+0x2]"]
     assert nameless == without_tracing(nameless)

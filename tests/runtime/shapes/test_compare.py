@@ -52,14 +52,14 @@ def request(**values: Any) -> Request:
     ],
 )
 def test_claims(claim: str, is_true: bool) -> None:
-    """A claim is true or not, in each unit of the histogram."""
+    """A condition is true or false, in each unit of the histogram."""
     condition = parse_condition(claim)
 
     assert is_true == condition.is_true(USUAL._replace(sum=2300.0))
 
 
 def test_claims_in_milliseconds() -> None:
-    """With -m the same claim is judged by the same time."""
+    """With -m the same condition has the same limit."""
     in_msecs = USUAL._replace(unit="msecs")
 
     assert parse_condition("p50>=8500us").is_true(in_msecs)
@@ -68,7 +68,7 @@ def test_claims_in_milliseconds() -> None:
 
 @pytest.mark.parametrize("claim", ["p50>0us", "p50<9s", "max<1s", "avg<1s", "count>0"])
 def test_claims_without_events(claim: str) -> None:
-    """Of no events nothing is true but their count."""
+    """Without events only a condition about the count can be true."""
     nothing = Histogram({}, "usecs", {})
 
     assert not parse_condition(claim).is_true(nothing)
@@ -77,7 +77,7 @@ def test_claims_without_events(claim: str) -> None:
 
 @given(st.text(max_size=12) | st.from_regex(r"(p9+|count|max)[<>=]{1,2}[0-9.]{1,4}[munsK]{0,2}"))
 def test_any_claim(text: str) -> None:
-    """Any text is a claim that can be judged, or an error of one line."""
+    """Any text is either a condition that can be tested, or an error of one line."""
     try:
         request(alert=(parse_condition(text),)).alert[0].is_true(USUAL)
     except UsageError as error:
@@ -85,7 +85,7 @@ def test_any_claim(text: str) -> None:
 
 
 def test_alerts_name_what_they_are_of(capfd: pytest.CaptureFixture[str]) -> None:
-    """A line tells claim, value and escaped key; a report that was cut is not short of events."""
+    """An alert names condition, value and escaped key; a report cut short cannot have too few."""
     asked = request(alert=tuple(map(parse_condition, ("p99>10us", "count<1000"))))
     found = [USUAL._replace(key={"comm": "\x1b[31m"})]
 
@@ -99,7 +99,7 @@ def test_alerts_name_what_they_are_of(capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_average_is_added_up() -> None:
-    """A claim of the average has the kernel add the values up."""
+    """With a condition about the average, the kernel adds the values up."""
     asked = request(alert=(parse_condition("avg>1ms"),))
 
     assert asked.variables()["hist_summed"]
@@ -148,7 +148,7 @@ def test_baseline_is_read_as_it_was(
     ],
 )
 def test_baseline_that_is_none(tmp_path: Path, content: str) -> None:
-    """What is no output of --json is told in a line."""
+    """A file that --json has not written is an error of one line."""
     path = tmp_path / "file"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UsageError, match="not contain histograms"):
@@ -163,7 +163,7 @@ def test_baseline_without_end(path: str) -> None:
 
 
 def test_baseline_of_a_pipe() -> None:
-    """A pipe will do, as a shell makes one with <(zcat FILE)."""
+    """A baseline may be a pipe, as a shell makes one with <(zcat FILE)."""
     output, pipe = os.pipe()
     with open(pipe, "w") as file:
         file.write(json.dumps({"time": 1, **USUAL.to_json()}) + "\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Histograms tell of any values what the values themselves tell, within the promised error."""
+"""Histograms describe any values as the values themselves do, within the promised error."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_merge(these: list[int], those: list[int]) -> None:
 
 @given(values_of_any_size, values_of_any_size)
 def test_difference(earlier: list[int], later: list[int]) -> None:
-    """What an earlier reading had is gone, what came since remains."""
+    """A difference has the events since the earlier reading only."""
     both = histogram(earlier + later).slots
     assert histogram(later).slots == difference(both, histogram(earlier).slots)
 
@@ -112,7 +112,7 @@ def test_buckets_add_up(values: list[int]) -> None:
 
 @given(st.lists(st.integers(0, 2**42), min_size=1, max_size=50), st.booleans())
 def test_text(values: list[int], fine: bool) -> None:
-    """The longest row has 40 stars, no line is wider than a terminal, the count is told."""
+    """The longest row has 40 stars, every line fits a terminal, and the count is shown."""
     lines = histogram(values).text(fine).splitlines()
 
     assert 40 == max(line.count("*") for line in lines[1:-1])

@@ -17,7 +17,7 @@ from tracewheel.runtime.show.output import Output, ReaderGone, Stop, count_rows
 
 
 class NeverStop(Stop):
-    """A wish to stop that comes when told to, not by a signal."""
+    """A wish to stop that a test expresses, instead of a signal."""
 
     def __enter__(self) -> NeverStop:
         self.asked = False
@@ -29,13 +29,13 @@ class NeverStop(Stop):
         os.close(self._wake_end)
 
     def ask(self) -> None:
-        """Wish it."""
+        """Express the wish."""
         self.asked = True
         os.write(self._wake_end, b"x")
 
 
 def output_to(fd: int, stop: Stop) -> Output:
-    """Open an output that writes where a descriptor does."""
+    """Open an output that writes to the file of a descriptor."""
     return Output(f"/proc/self/fd/{fd}", stop)
 
 
@@ -65,7 +65,7 @@ def test_full_pipe_after_a_stop() -> None:
         threading.Timer(0.1, stop.ask).start()
         left = output.write(rows)
         taken = os.read(source, 1 << 20)
-        # There is room again, but half a row stands there.
+        # There is room again, but only half a row was written.
         assert 1 == output.write(b"one more\n")
         output.text("and a text\n")
 
@@ -113,7 +113,7 @@ def test_reader_gone() -> None:
 
 
 def test_terminal() -> None:
-    """A terminal gets rows and is not watched: it says itself when it goes."""
+    """A terminal gets rows and is not watched, because a write to it fails when it has gone."""
     master, slave = pty.openpty()
     with NeverStop() as stop:
         output = output_to(slave, stop)
@@ -138,7 +138,7 @@ def test_file_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/", "", "/no/such/file", "a\0b"])
 def test_file_that_cannot_be(path: str) -> None:
-    """What cannot be opened is named."""
+    """An error names the file that cannot be opened."""
     with NeverStop() as stop, pytest.raises(BpfError, match="cannot write"):
         Output(path, stop)
 

@@ -85,7 +85,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 def test_processes_and_threads() -> None:
-    """A thread is no process; both exist or are gone."""
+    """A thread is not taken for a process; either must exist."""
     begun, over = threading.Event(), threading.Event()
 
     def live() -> None:
@@ -155,7 +155,7 @@ def test_cgroups() -> None:
 
 
 def test_cgroup_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cgroup that goes while its id is looked up is no error."""
+    """A cgroup that is removed while its id is looked up is not an error."""
     monkeypatch.setattr(os, "walk", lambda root: [(f"{root}/just-gone", [], []), (root, [], [])])
     try:
         root = cgroup_root()

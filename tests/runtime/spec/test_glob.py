@@ -22,7 +22,7 @@ globs = st.lists(
 
 
 def dfa_matches(glob: Glob, text: bytes) -> bool:
-    """Do what glob.bpf.h does, and what user space does where the DFA would be too large."""
+    """Match as glob.bpf.h does, or as user space does if the table would be too large."""
     if not glob.variables:
         return glob.matches(text)
     classes, following, accepts = (
@@ -40,7 +40,7 @@ def dfa_matches(glob: Glob, text: bytes) -> bool:
 @settings(max_examples=500)
 @given(globs, names, st.lists(names, max_size=2))
 def test_base_names(pattern: str, name: str, directories: list[str]) -> None:
-    """A glob without a slash judges the last component, whatever the directories are."""
+    """A glob without a slash is matched against the last component of a path."""
     glob = compile_glob(pattern)
     path = "/".join([*directories, name]).encode()
 
@@ -50,7 +50,7 @@ def test_base_names(pattern: str, name: str, directories: list[str]) -> None:
 @settings(max_examples=500)
 @given(globs, names, names)
 def test_whole_paths(pattern: str, left: str, right: str) -> None:
-    """A glob for whole paths judges all of it, and a star passes a slash."""
+    """A glob for whole paths is matched against all of a path, and a star matches slashes."""
     glob = compile_glob(pattern, whole=True)
     path = f"{left}/{right}"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the kernel is told to look for is what was asked for."""
+"""The filters of peers that the kernel gets are those that were asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ADDRESSES = st.one_of(st.ip_addresses(), st.sampled_from(["127.0.0.1", "::1", ":
 
 
 def holds(net: bytes, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Judge as net.bpf.h does."""
+    """Tell whether an address is in a network, in the way of net.bpf.h."""
     ipv4 = bytes(10) + b"\xff\xff" + address.packed
     packed = ipv4 if address.version == 4 else address.packed
     same = all((a ^ b) & mask == 0 for a, b, mask in zip(packed, net[:16], net[16:32]))
@@ -24,7 +24,7 @@ def holds(net: bytes, address: ipaddress.IPv4Address | ipaddress.IPv6Address) ->
 
 @given(ADDRESSES, ADDRESSES, st.integers(0, 128))
 def test_networks(base: object, other: object, length: int) -> None:
-    """A network holds the addresses that it holds for ipaddress."""
+    """A network has the same addresses as for the module ipaddress."""
     address = ipaddress.ip_address(str(base))
     text = f"{address}/{min(length, address.max_prefixlen)}"
     net = ipaddress.ip_network(text, strict=False)
@@ -53,13 +53,13 @@ def test_ports(ranges: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("text", ["", "80,", "-", "9-8", "65536", "http", "1-2-3"])
 def test_no_ports(text: str) -> None:
-    """What is no list of ports is refused."""
+    """A text that is not a list of ports is refused."""
     with pytest.raises(UsageError, match="expected"):
         parse_ports(text)
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.0/33", "10", "x", "::/129", "10.0.0.0/8/8"])
 def test_no_network(text: str) -> None:
-    """What is no network is refused."""
+    """A text that is not a network is refused."""
     with pytest.raises(UsageError, match="expected"):
         parse_net(text)

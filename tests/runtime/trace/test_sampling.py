@@ -26,7 +26,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_missing_samples(case: str) -> None:
-    """What an idle CPU did not sample is no loss; what a busy one did not sample is one."""
+    """Samples missing on an idle CPU are not losses; samples missing on a busy one are."""
     (ticks, idle_ticks, samples, busy_samples), expected = CASES[case]
     times = [RunTime(ticks * 10**6, idle_ticks * 10**6)]
     assert expected == count_unsampled(
@@ -48,4 +48,4 @@ def test_idle_time_of_a_busy_cpu() -> None:
     finally:
         os.sched_setaffinity(0, allowed)
 
-    assert 0 <= idle <= took - 300_000_000 + 20_000_000  # told to a hundredth of a second
+    assert 0 <= idle <= took - 300_000_000 + 20_000_000  # /proc/stat counts hundredths of a second
