@@ -306,7 +306,7 @@ int shim_elf_offset(const shim_elf *elf, const char *name, uint64_t *ret)
 			const struct shim_segment *segment = elf->segments + each;
 
 			*ret = symbol->address - segment->address + segment->offset;
-			if (symbol->address - segment->address < segment->size && *ret < INT64_MAX)
+			if (symbol->address - segment->address < segment->size)
 				return 0;
 		}
 	}

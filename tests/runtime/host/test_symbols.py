@@ -472,6 +472,13 @@ def test_vdso() -> None:
     assert [name for name in names_in(os.getpid(), "[vdso]") if "clock_gettime" in name]
 
 
+def bpf_programs() -> set[tuple[str, int]]:
+    """Return the names and addresses of the BPF programs that are loaded."""
+    lines = Path("/proc/kallsyms").read_text().splitlines()
+    found = [line.split() for line in lines if line.endswith("[bpf]")]
+    return {(words[2], int(words[0], 16)) for words in found if words[2].startswith("bpf_prog_")}
+
+
 def test_kernel() -> None:
     """A kernel address has the name that kallsyms gives it."""
     with open("/proc/kallsyms") as lines:
@@ -484,6 +491,19 @@ def test_kernel() -> None:
     assert "vfs_read+0x5" == symbols.name(KERNEL, address + 5)
     assert "vfs_read" == symbols.name(KERNEL, address + 5, offset=False)
     assert "[unknown+0x10]" == symbols.name(KERNEL, 0x10, offset=False)
+
+
+def test_bpf_program_loaded_later(trace: Any, until: Any) -> None:
+    """A BPF program that was loaded after the first lookup has its own name, too."""
+    symbols = Symbols()
+    symbols.name(KERNEL, 1)
+    before = bpf_programs()
+    trace("execsnoop")
+    new = bpf_programs() - before
+
+    assert new
+    for name, address in new:
+        until(lambda name=name, address=address: symbols.name(KERNEL, address + 4) == f"{name}+0x4")
 
 
 def test_library_has_names(compiled: Callable[..., Path]) -> None:

@@ -38,6 +38,7 @@ _NAMES = 1 << 16
 _MAPS_MOST = 16 << 20
 _LINES_MOST = 64 << 20
 _VDSO_MOST = 1 << 16
+_OFFSET_MOST = 2**63 - 1  # in a file, as loff_t has it
 _NAME_MOST = 384  # bytes of a name that are shown
 _CHARS_MOST = 1024  # bytes of a name that are read: a forged name may be of any length
 _DEBUG = "/usr/lib/debug"
@@ -139,7 +140,7 @@ class Symbols:
         """Return the name of an address in a process, or in KERNEL."""
         mapping = None
         if pid == KERNEL:
-            found = _find(_kallsyms(), _kallsyms(), address)
+            found = _kernel().find(address)
         else:
             self.learn(pid)
             mapping, found = self._processes[pid].find(address)
@@ -379,10 +380,57 @@ def _read_lines(file: io.BufferedReader, is_kallsyms: bool = False) -> Any:
     return ffi.gc(ret[0], close)
 
 
+class _Kernel:
+    """The functions of the kernel and its modules, and BPF programs, which come and go."""
+
+    def __init__(self) -> None:
+        self._next_reading = 0.0
+        self._read()
+
+    def find(self, address: int) -> _Found | None:
+        """Return the function at an address."""
+        found = _find(self._symbols, self._symbols, address)
+        if not self._is_sure(address, found) and time.monotonic() > self._next_reading:
+            self._read()
+            found = _find(self._symbols, self._symbols, address)
+        return found
+
+    def _read(self) -> None:
+        begin = time.monotonic()
+        with open("/proc/kallsyms", "rb") as file:
+            self._symbols = _read_lines(file, is_kallsyms=True)
+        self._modules = list(_modules())
+        self._core = range(self._address_of(b"_stext"), self._address_of(b"_etext"))
+        end = time.monotonic()
+        self._next_reading = end + _READ_SHARE * (end - begin)
+
+    def _is_sure(self, address: int, found: _Found | None) -> bool:
+        """Tell whether a function is that at the address, and not just the last one before it.
+
+        Symbols of the kernel have no size. Behind the last function of a module, or of the kernel
+        itself, there may be a module or a BPF program that was loaded since.
+        """
+        is_restricted = not self._core  # the kernel tells this process no addresses
+        if is_restricted or (found and found[0].startswith("bpf_")):
+            return True
+        return any(address in area for area in (self._core, *self._modules))
+
+    def _address_of(self, name: bytes) -> int:
+        address = ffi.new("uint64_t *")
+        return 0 if lib.shim_elf_offset(self._symbols, name, address) else int(address[0])
+
+
+def _modules() -> Iterator[range]:
+    """Yield where the modules of the kernel are; nothing if it has none."""
+    with contextlib.suppress(FileNotFoundError), open("/proc/modules") as lines:
+        for line in lines:
+            _name, size, _uses, _users, _state, start, *_ = line.split()
+            yield range(int(start, 16), int(start, 16) + int(size))
+
+
 @functools.cache
-def _kallsyms() -> Any:
-    with open("/proc/kallsyms", "rb") as file:
-        return _read_lines(file, is_kallsyms=True)
+def _kernel() -> _Kernel:
+    return _Kernel()
 
 
 def find_functions(fd: int, names: tuple[str, ...]) -> dict[str, int]:
@@ -395,7 +443,7 @@ def find_functions(fd: int, names: tuple[str, ...]) -> dict[str, int]:
     found = {}
     for name in names:
         error = lib.shim_elf_offset(elf, name.encode(), offset)
-        if not error:
+        if not error and offset[0] <= _OFFSET_MOST:
             found[name] = int(offset[0])
     return found
 
