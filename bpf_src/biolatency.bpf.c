@@ -12,7 +12,7 @@ const volatile bool per_disk;
 const volatile bool per_operation;
 
 struct io {
-	ev_dev disk;
+	ev_disk disk;
 	ev_operation operation;
 	ev_cgroup cgroup;
 };
@@ -43,13 +43,25 @@ static __always_inline bool request_sampled_out(struct request *rq, bool typed)
 	return sampled_out(address + READ(typed, rq, start_time_ns));
 }
 
+static __always_inline void remember(__u64 key, const struct start *start, bool again, __u64 flags)
+{
+	if (again)
+		pair_stand_in(starts, &key, start);
+	else
+		pair_begin(starts, &key, start, flags);
+}
+
 static __always_inline int began(struct request *rq, bool issued, bool again, bool typed)
 {
 	bool starts_now = issued && !queued;
 	struct start start = {};
 	__u64 key = (__u64)rq;
+	ev_disk name;
 
-	if (request_sampled_out(rq, typed) || disk_filtered_out(request_disk(rq, typed), typed))
+	if (request_sampled_out(rq, typed))
+		return 0;
+	copy_disk_name(&name, request_disk(rq, typed), typed);
+	if (device_filtered_out(name, READ(typed, rq, bio), typed))
 		return 0;
 	start.time = bpf_ktime_get_ns();
 	if (submitter_matters()) {
@@ -69,10 +81,60 @@ static __always_inline int began(struct request *rq, bool issued, bool again, bo
 			start.cgroup = submitter_cgroup(charged, typed);
 	}
 	/* A requeued request comes here again. */
-	if (again)
-		pair_stand_in(starts, &key, &start);
-	else
-		pair_begin(starts, &key, &start, starts_now ? BPF_ANY : BPF_NOEXIST);
+	remember(key, &start, again, starts_now ? BPF_ANY : BPF_NOEXIST);
+	return 0;
+}
+
+/* The end looks only whether there was a start: the sector has changed by then. */
+static __always_inline bool bio_sampled_out(struct bio *bio, bool typed)
+{
+	__u64 milliseconds = bpf_ktime_get_ns() >> 20; /* nearly: stand-ins decide alike */
+
+	return sampled_out(READ(typed, bio, bi_iter.bi_sector) + milliseconds);
+}
+
+static __always_inline int bio_began(struct bio *bio, bool again, bool typed)
+{
+	struct cgroup *charged = NULL;
+	struct start start = {};
+	ev_disk name;
+
+	if (bio_sampled_out(bio, typed))
+		return 0;
+	copy_disk_name(&name, bio_disk(bio, typed), typed);
+	if (device_filtered_out(name, bio, typed))
+		return 0;
+	if (submitter_matters()) {
+		charged = charged_cgroup(bio, typed);
+		if (submitter_filtered_out(charged))
+			return 0;
+	}
+	if (with_cgroup)
+		start.cgroup = submitter_cgroup(charged, typed);
+	start.time = bpf_ktime_get_ns();
+	remember((__u64)bio, &start, again, BPF_ANY);
+	return 0;
+}
+
+static __always_inline void add_bio(__u64 latency, __u64 cgroup, __u32 operation)
+{
+	struct io io = { .cgroup = cgroup };
+
+	/* Bios are traced of one disk only, and may have been sent on to another. */
+	if (per_disk)
+		copy_filtered_disk_name(&io.disk);
+	if (per_operation)
+		io.operation = operation;
+	hist_add(latencies, &io, latency);
+}
+
+static __always_inline int bio_ended(struct bio *bio, int error, bool typed)
+{
+	struct start start;
+
+	if (pair_end(starts, &(__u64){ (__u64)bio }, &start))
+		add_bio(bpf_ktime_get_ns() - start.time, start.cgroup,
+			READ(typed, bio, bi_opf) & REQ_OP_MASK);
 	return 0;
 }
 
@@ -88,7 +150,7 @@ static __always_inline int ended(struct request *rq, __u32 bytes, bool typed)
 		return 0;
 	io.cgroup = start.cgroup;
 	if (per_disk)
-		io.disk = disk_number(request_disk(rq, typed), typed);
+		copy_disk_name(&io.disk, request_disk(rq, typed), typed);
 	if (per_operation)
 		io.operation = READ(typed, rq, cmd_flags) & REQ_OP_MASK;
 	hist_add(latencies, &io, now - start.time);
@@ -109,3 +171,4 @@ ON_TRACEPOINT_THRICE(block_rq_merge, queue, __merge, merged(traced_request(ctx))
 ON_TRACEPOINT_THRICE(block_rq_insert, queue, __insert,
 		     began(traced_request(ctx), false, again, typed))
 ON_TRACEPOINT_THRICE(block_rq_issue, issue, , began(traced_request(ctx), true, again, typed))
+ON_BIOS(bio_began, bio_ended, 16)

@@ -3,7 +3,6 @@
 #include "pair.bpf.h"
 #include "read.bpf.h"
 #include "request.bpf.h"
-#include "drift/bio.bpf.h"
 
 #define EINPROGRESS 115
 #define BIOS_MOST 64 /* bios before the one that a request was made for: merged in front of it */
@@ -24,9 +23,9 @@ struct io {
 	ev_request_flags flags;
 	__u64 sector;
 	__u32 bytes;
-	__u32 tries; /* how often it was issued to the device */
+	__u32 tries; /* how often it was issued to the device; bios are not */
 	ev_duration queued; /* from the start to the first issue */
-	ev_duration latency; /* from the first issue to the end of the last part */
+	ev_duration latency; /* from the first issue, or a bio's start, to the end of the last part */
 	ev_ret error;
 };
 
@@ -34,7 +33,8 @@ RING(ios, io, 4 << 20);
 
 /*
  * By the address of the request; where block_getrq tells the start, by that of the bio until the
- * first issue. User space shows those that remain at the end.
+ * first issue; of a disk without requests, by that of the bio. User space shows those that remain
+ * at the end.
  */
 PAIRS(begun, __u64, struct io, 16384);
 static bool by_bio;
@@ -82,10 +82,12 @@ static __always_inline int began(__u64 key, struct gendisk *disk, struct bio *bi
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct io io;
 
-	if ((again && is_known(key)) || disk_filtered_out(disk, typed) ||
-	    submitter_filtered_out(charged))
+	if (again && is_known(key))
 		return 0;
 	__builtin_memset(&io, 0, sizeof(io));
+	copy_disk_name(&io.disk, disk, typed);
+	if (device_filtered_out(io.disk, bio, typed) || submitter_filtered_out(charged))
+		return 0;
 	io.time = bpf_ktime_get_boot_ns();
 	bpf_get_current_comm(io.comm, sizeof(io.comm));
 	io.pid = pid_tgid >> 32;
@@ -93,7 +95,6 @@ static __always_inline int began(__u64 key, struct gendisk *disk, struct bio *bi
 	io.ppid = current_ppid(typed);
 	io.uid = bpf_get_current_uid_gid();
 	io.cgroup = submitter_cgroup(charged, typed);
-	copy_disk_name(&io.disk, disk, typed);
 	io.operation = flags & REQ_OP_MASK;
 	io.flags = flags;
 	io.sector = READ(typed, bio, bi_iter.bi_sector);
@@ -111,11 +112,16 @@ static __always_inline int started(struct request *rq, bool again, bool typed)
 		     READ(typed, rq, cmd_flags), again, typed);
 }
 
+static __always_inline int bio_started(struct bio *bio, bool again, bool typed)
+{
+	return began((__u64)bio, bio_disk(bio, typed), bio, READ(typed, bio, bi_opf), again, typed);
+}
+
 static __always_inline int allocated(struct bio *bio, bool again, bool typed)
 {
 	if (!by_bio)
 		by_bio = true;
-	return began((__u64)bio, bio_disk(bio, typed), bio, READ(typed, bio, bi_opf), again, typed);
+	return bio_started(bio, again, typed);
 }
 
 /* What has no start: the kernel's own flushes and, by getrq, all that is not made for a bio. */
@@ -153,9 +159,30 @@ static __always_inline int issued(struct request *rq, bool again, bool typed)
 	return 0;
 }
 
+static __always_inline void finish(struct io *io, int error)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	io->latency = now - io->time - (io->queued == EV_NO_DURATION ? 0 : io->queued);
+	io->time = now;
+	if (io->error == -EINPROGRESS)
+		io->error = request_error(error);
+	if (io->latency >= least_ns && (io->error || !failed_only))
+		put(ios, io);
+}
+
+static __always_inline int bio_ended(struct bio *bio, int error, bool typed)
+{
+	struct io io;
+
+	if (pair_end(begun, &(__u64){ (__u64)bio }, &io))
+		finish(&io, error);
+	return 0;
+}
+
 static __always_inline int ended(struct request *rq, int error, __u32 bytes, bool typed)
 {
-	__u64 key = (__u64)rq, now;
+	__u64 key = (__u64)rq;
 	struct io *part, io;
 
 	/* The length is reduced after the tracepoint: what is left of a part comes back. */
@@ -168,13 +195,7 @@ static __always_inline int ended(struct request *rq, int error, __u32 bytes, boo
 	/* A flush that became one of the kernel's own was never issued. */
 	if (!pair_end(begun, &key, &io) && !(by_bio && !bytes && take_by_bio(rq, &io, typed)))
 		return 0;
-	now = bpf_ktime_get_boot_ns();
-	io.latency = now - io.time - (io.queued == EV_NO_DURATION ? 0 : io.queued);
-	io.time = now;
-	if (io.error == -EINPROGRESS)
-		io.error = request_error(error);
-	if (io.latency >= least_ns && (io.error || !failed_only))
-		put(ios, &io);
+	finish(&io, error);
 	return 0;
 }
 
@@ -196,4 +217,6 @@ ON_TRACEPOINT_THRICE(block_rq_issue, issue, , issued(traced_request(ctx), again,
 /* In the submitter's context; it came with v6.5. */
 ON_TRACEPOINT_THRICE(block_io_start, start, , started(rq, again, typed), struct request *rq)
 /* In the same context, just before, but it tells only the bio. */
-ON_TRACEPOINT_THRICE(block_getrq, start, _getrq, allocated(traced_bio(ctx), again, typed))
+ON_TRACEPOINT_THRICE(block_getrq, start, _getrq, 
+		     allocated(traced_bio(ctx, argc_block_getrq), again, typed))
+ON_BIOS(bio_started, bio_ended, BIOS_MOST)

@@ -1,18 +1,94 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* For whom a block request is made: to be asked where it is submitted, never where it ends. */
+/*
+ * For whom a block request is made, and for which device: to be asked where it is submitted, never
+ * where it ends. A device that has no requests is traced by its bios.
+ */
 #ifndef REQUEST_BPF_H
 #define REQUEST_BPF_H
 
 #include "record.bpf.h"
 #include "filter.bpf.h"
+#include "drift/bio.bpf.h"
 #include "drift/block.bpf.h"
 
-const volatile __u32 filter_disk;
+const volatile char filter_disk[DISK_LEN]; /* its name, NUL padded */
+const volatile __u32 filter_partition;		/* major << 20 | minor */
+const volatile __u64 filter_first_sector;	/* of the partition */
+const volatile __u64 filter_sectors;
 
-static __always_inline bool disk_filtered_out(struct gendisk *disk, bool typed)
+static __always_inline bool partition_filtered_out(struct bio *bio, bool typed)
 {
-	return filter_disk && disk_number(disk, typed) != filter_disk;
+	__u32 number = bio_device_number(bio, typed);
+	__u64 sector;
+
+	if (number)
+		return number != filter_partition;
+	/* As the kernel itself found the partition of a request then. */
+	sector = READ(typed, bio, bi_iter.bi_sector);
+	return sector < filter_first_sector || sector - filter_first_sector >= filter_sectors;
 }
+
+/*
+ * NAME is that of the disk. BIO is NULL where a request has none: then it is the disk's, and no
+ * partition's.
+ */
+static __always_inline bool device_filtered_out(const char *name, struct bio *bio, bool typed)
+{
+	if (!filter_disk[0])
+		return false;
+	/* Up to the NUL: the kernel leaves other letters behind the names of SCSI disks. */
+#pragma unroll
+	for (int i = 0; i < DISK_LEN; i++) {
+		if (name[i] != filter_disk[i])
+			return true;
+		if (!filter_disk[i])
+			break;
+	}
+	return filter_partition && partition_filtered_out(bio, typed);
+}
+
+static __always_inline void copy_filtered_disk_name(ev_disk *ret)
+{
+#pragma unroll
+	for (int i = 0; i < DISK_LEN; i++)
+		(*ret)[i] = filter_disk[i];
+}
+
+/*
+ * ON_BIOS(started, ended, most): programs that call started(bio, again, typed) and ended(bio, error,
+ * typed) for the bios that are submitted to a disk, those of disks with requests included. The
+ * verifier goes through the second once for each of the MOST bios that are looked for in a request:
+ * let it be short, or MOST be few.
+ * Both are inline, as everything else here: v5.10 was seen to crash where a tp_btf program that
+ * calls a BPF function reads through a NULL pointer, as a request without a bio makes it do.
+ *
+ * A bio that is split is told as a whole: what is split off starts without a word, and the rest
+ * ends last. A bio that a disk has sent on as it was, to a disk with requests, ends with the
+ * request that it has become part of, and no block_bio_complete tells that.
+ */
+#define ON_BIOS(started, ended, most)                                                          \
+	static __always_inline int ended##_with_request(struct request *rq, int error,         \
+							__u32 bytes, bool typed)               \
+	{                                                                                      \
+		struct bio *bio = READ(typed, rq, bio);                                        \
+		for (int i = 0; bio && i < (most); i++) {                                      \
+			__u32 size = READ(typed, bio, bi_iter.bi_size);                        \
+			if (size > bytes)                                                      \
+				break; /* the rest of it comes back */                         \
+			ended(bio, error, typed);                                              \
+			bytes -= size;                                                         \
+			bio = READ(typed, bio, bi_next);                                       \
+		}                                                                              \
+		return 0;                                                                      \
+	}                                                                                      \
+	ON_TRACEPOINT_THRICE(block_rq_complete, bio_end, __with_request,                       \
+			     ended##_with_request(rq, error, bytes, typed),                    \
+			     struct request *rq, int error, unsigned int bytes)                \
+	ON_TRACEPOINT_THRICE(block_bio_complete, bio_end, ,                                    \
+			     ended(bio, READ(typed, bio, bi_status), typed),                   \
+			     struct request_queue *queue, struct bio *bio)                     \
+	ON_TRACEPOINT_THRICE(block_bio_queue, bio_start, ,                                     \
+			     started(traced_bio(ctx, argc_block_bio_queue), again, typed))
 
 /*
  * The cgroup that an I/O is charged to, which is that of the process that wrote the data, whoever

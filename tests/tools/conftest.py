@@ -140,20 +140,21 @@ class Disk:
 
 
 @pytest.fixture
-def new_disk(tmp_path: Path) -> Iterator[Callable[[], Disk]]:
-    """Give a function that makes a loop device; they are removed after the test."""
+def new_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
+    """Give a function that makes a loop device, with options; they are removed after the test."""
     if os.geteuid():
         pytest.skip("needs root")
     subprocess.run(["modprobe", "-q", "loop"], check=False)
     disks: list[Disk] = []
 
-    def make() -> Disk:
+    def make(*options: str) -> Disk:
         file = tmp_path / f"disk-{len(disks)}"
         with open(file, "wb") as image:
             image.truncate(8 << 20)
         made = subprocess.run(
-            ["losetup", "--find", "--show", str(file)], capture_output=True, text=True, check=True
-        )
+            ["losetup", "--find", "--show", *options, str(file)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
         disks.append(Disk(made.stdout.strip()))
         return disks[-1]
 

@@ -45,10 +45,35 @@ static __always_inline struct gendisk *request_disk(struct request *rq, bool typ
 	return READ(typed, queue, disk);
 }
 
-/* The number of the disk as user space writes it, major << 20 | minor; 0 without a disk. */
-static __always_inline __u32 disk_number(struct gendisk *disk, bool typed)
+#define NVME_NAME_MOST 20 /* nvme9999c9999n9999, its NUL included, and one more */
+#define NVME_PATH_MOST 5  /* c9999 */
+
+/*
+ * An NVMe disk with several paths has a hidden disk for each: nvme0c1n2 is the path to nvme0n2 by
+ * controller 1. Users know only the disk. Constant offsets, because v5.10 allows no others in the
+ * stack: bytes are cut out one at a time, and those behind them move up. Volatile, because the
+ * compiler would keep copies of all of them, for which there is no room.
+ */
+static __always_inline void cut_nvme_path(volatile char *name)
 {
-	return disk ? READ(typed, disk, major) << 20 | READ(typed, disk, first_minor) : 0;
+	int from = 0, length = 0;
+
+	if (name[0] != 'n' || name[1] != 'v' || name[2] != 'm' || name[3] != 'e')
+		return;
+#pragma unroll
+	for (int i = 5; i < NVME_NAME_MOST - 1; i++) {
+		if (name[i] == 'c')
+			from = i;
+		if (from && name[i] == 'n' && !length)
+			length = i - from;
+	}
+	for (int cut = 0; cut < length && cut < NVME_PATH_MOST; cut++) {
+#pragma unroll
+		for (int i = 5; i < NVME_NAME_MOST - 1; i++) {
+			if (i >= from)
+				name[i] = name[i + 1];
+		}
+	}
 }
 
 static __always_inline void copy_disk_name(ev_disk *ret, struct gendisk *disk, bool typed)
@@ -60,6 +85,7 @@ static __always_inline void copy_disk_name(ev_disk *ret, struct gendisk *disk, b
 		__builtin_memcpy(ret, disk->disk_name, sizeof(*ret));
 	else
 		BPF_CORE_READ_INTO(ret, disk, disk_name);
+	cut_nvme_path(*ret);
 }
 
 /* In units of 512 bytes; 0 where it has no place on the disk. */
@@ -70,37 +96,37 @@ static __always_inline __u64 request_sector(struct request *rq, bool typed)
 	return sector == -1ull ? 0 : sector;
 }
 
-/* The negative errno of a request that has failed, or 0. */
+/* By blk_status_t. What lies above has changed its numbers, and its names go by EIO. */
+static const __s16 errors_by_status[] = {
+	[1] = -95,   /* BLK_STS_NOTSUPP */
+	[2] = -110,  /* BLK_STS_TIMEOUT */
+	[3] = -28,   /* BLK_STS_NOSPC */
+	[4] = -67,   /* BLK_STS_TRANSPORT */
+	[5] = -121,  /* BLK_STS_TARGET */
+	[6] = -52,   /* BLK_STS_RESV_CONFLICT */
+	[7] = -61,   /* BLK_STS_MEDIUM */
+	[8] = -84,   /* BLK_STS_PROTECTION */
+	[9] = -12,   /* BLK_STS_RESOURCE */
+	[10] = -5,   /* BLK_STS_IOERR */
+	[11] = -5,
+	[12] = -11,  /* BLK_STS_AGAIN */
+	[13] = -16,  /* BLK_STS_DEV_RESOURCE */
+};
+
+/*
+ * The negative errno of a request that has failed, or 0. A table, because the verifier would go on
+ * with each result of a switch.
+ */
 static __always_inline __s64 request_error(int error)
 {
+	__u64 status = error;
+
 	/* v5.10 tells an errno, v6.1 a blk_status_t: positive numbers that user space never sees. */
 	if (error <= 0)
 		return error;
-	switch (error) {
-	case 1: /* BLK_STS_NOTSUPP */
-		return -95;
-	case 2: /* BLK_STS_TIMEOUT */
-		return -110;
-	case 3: /* BLK_STS_NOSPC */
-		return -28;
-	case 4: /* BLK_STS_TRANSPORT */
-		return -67;
-	case 5: /* BLK_STS_TARGET */
-		return -121;
-	case 6: /* BLK_STS_RESV_CONFLICT */
-		return -52;
-	case 7: /* BLK_STS_MEDIUM */
-		return -61;
-	case 8: /* BLK_STS_PROTECTION */
-		return -84;
-	case 9: /* BLK_STS_RESOURCE */
-		return -12;
-	case 12: /* BLK_STS_AGAIN */
-		return -11;
-	case 13: /* BLK_STS_DEV_RESOURCE */
-		return -16;
-	}
-	/* BLK_STS_IOERR is 10; what lies above 13 has changed its numbers, and its names go by EIO. */
+	barrier_var(status);
+	if (status < sizeof(errors_by_status) / sizeof(errors_by_status[0]))
+		return errors_by_status[status];
 	return -5;
 }
 

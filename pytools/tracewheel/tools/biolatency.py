@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_disk
+from tracewheel.runtime.spec.block import device_options
 from tracewheel.runtime.spec.shapes import SHOW, Histogram, Option
 
 tool = Histogram(
@@ -11,7 +11,7 @@ tool = Histogram(
     title="block device I/O",
     options=(
         Option(("-h", "--hist"), "print a histogram (the default)", group=SHOW),
-        Option(("-d", "--disk"), "trace only this disk", parse_disk, "NAME", sets="filter_disk"),
+        *device_options("queue", "issue", "complete"),
         Option(
             ("-Q", "--queued"),
             "include the time that a request waits in the kernel's queue",
@@ -39,4 +39,8 @@ tool = Histogram(
         ("biolatency --sample-rate 10", "trace one request in ten"),
     ),
     overhead="Each request takes 0.6 microseconds longer, in addition to tens or hundreds.",
+    rungs={
+        "bio_end": "of a request merged from bios that another device sent on, only the first 16 "
+        "are counted",
+    },
 )

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_disk, parse_processes, parse_seconds
+from tracewheel.runtime.spec.arguments import parse_processes, parse_seconds
+from tracewheel.runtime.spec.block import device_options
 from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream
 
 
@@ -14,7 +15,7 @@ def _milliseconds(text: str) -> float:
 tool = Stream(
     ring="ios",
     pending=("begun",),
-    skips_in_rows=("issue", "complete"),  # they show as requests that wait, or never end
+    skips_in_rows=("issue", "complete", "bio_end"),  # they show as requests that wait, or never end
     columns=(
         Column("TIME(s)", "time", 14, kind="seconds"),
         Column("COMM", "comm", 15),
@@ -40,7 +41,7 @@ tool = Stream(
             "show how long each request waited before it was issued to the device (QUE(ms))",
             shows=("QUE(ms)",),
         ),
-        Option(("-d", "--disk"), "trace only this disk", parse_disk, "NAME", sets="filter_disk"),
+        *device_options("start", "issue", "complete"),
         Option(
             ("-p",),
             "without a number, the same as --process; with one or more, the same as --pid",
@@ -86,4 +87,8 @@ tool = Stream(
         ("biosnoop -p 1234 -x", "trace the failed requests of one process"),
     ),
     overhead="Each request takes 0.5 microseconds longer, in addition to tens or hundreds.",
+    rungs={
+        "bio_end": "of a request merged from bios that another device sent on, the first 64 end "
+        "with it; later ones are shown with EINPROGRESS",
+    },
 )

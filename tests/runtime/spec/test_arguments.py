@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tracewheel.runtime.host.cgroups import cgroup_root
+from tracewheel.runtime.host.disks import find_device
 from tracewheel.runtime.host.errors import BpfError, NotSupported, TargetGone, UsageError
 from tracewheel.runtime.spec.arguments import (
     parse_cgroup,
     parse_comm,
     parse_count,
     parse_cpu,
-    parse_disk,
     parse_process,
     parse_seconds,
     parse_thread,
@@ -37,7 +37,7 @@ PARSERS: list[Callable[[str], Any]] = [
     parse_user,
     parse_comm,
     parse_cpu,
-    parse_disk,
+    find_device,
     parse_cgroup,
     parse_bytes,
 ]
@@ -119,19 +119,6 @@ def test_names_of_commands() -> None:
     assert b"nginx".ljust(16, b"\0") == parse_comm("nginx")
     assert b"x" * 15 + b"\0" == parse_comm("x" * 40)
     assert b"\xff\xc3\xa9".ljust(16, b"\0") == parse_comm("\udcffé")
-
-
-def test_disks() -> None:
-    """A disk goes by its name; a partition is none."""
-    blocks = list(Path("/sys/class/block").iterdir())
-    disks = [path for path in blocks if not (path / "partition").exists()]
-    for path in disks:
-        major, minor = map(int, (path / "dev").read_text().split(":"))
-        assert major << 20 | minor == parse_disk(path.name)
-        assert major << 20 | minor == parse_disk(f"/dev/{path.name}")
-    for path in set(blocks) - set(disks):
-        with pytest.raises(UsageError, match="its disk: use "):
-            parse_disk(path.name)
 
 
 def test_cgroups() -> None:

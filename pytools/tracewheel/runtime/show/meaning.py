@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import os
 
-from tracewheel.runtime.host.disks import disk_name
 from tracewheel.runtime.host.errnos import error_names
 from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.host.terminal import escape
@@ -33,7 +32,6 @@ MEANINGS = {
     "ev_duration": Meaning("span", "span", 1_000_000),
     "ev_ret": Meaning("result", "result"),
     "ev_exit": Meaning("exit", "exit"),
-    "ev_dev": Meaning("disk", "disk"),
     "ev_disk": Meaning("chars", "chars"),
     "ev_operation": Meaning("operation", "operation"),
     "ev_request_flags": Meaning("request_flags", "request_flags"),
@@ -158,7 +156,6 @@ TABLES = {
     "errno": Table("errno", error_names),
     "open_flags": Table("flags", open_flags),
     "exit": Table("exit", _signals),
-    "disk": Table("name", find=disk_name),
     "operation": Table("name", _operations),
     "request_flags": Table("name", find=_request_flags),
     "rwbs": Table("name", find=_request_letters),

@@ -113,20 +113,6 @@ def parse_cpu(text: str) -> int:
     return cpu
 
 
-def parse_disk(text: str) -> int:
-    """Return the number of a disk, major << 20 | minor, from its name."""
-    name = text[5:] if text.startswith("/dev/") else text
-    path = f"/sys/class/block/{name}"
-    if not name or "/" in name or "\0" in name or not os.path.exists(f"{path}/dev"):
-        raise TargetGone(f"cannot trace disk {text!r}: there is none")
-    if os.path.exists(f"{path}/partition"):
-        disk = os.path.basename(os.path.dirname(os.path.realpath(path)))
-        raise UsageError(f"cannot trace partition {name}: I/O belongs to its disk: use {disk}")
-    with open(f"{path}/dev") as numbers:
-        major, minor = numbers.read().split(":")
-    return int(major) << 20 | int(minor)
-
-
 def parse_cgroup(text: str) -> tuple[int, int]:
     """Return the id and the depth of a cgroup, given by its path or id."""
     root = cgroup_root()

@@ -175,11 +175,12 @@ class Request:
         A ladder is left out if it needs an option that is not given, or if an option that is given
         disables it and none enables it.
         """
-        enabled = {name for option, _ in self.given() for name in option.enables}
+        given = [o for o, value in self.given() if not o.only_if or o.only_if(value)]
+        enabled = {name for option in given for name in option.enables}
         optional = {name for option in options_of(self.tool) for name in option.enables}
         # A ladder that some option disables is climbed without any option.
         optional -= {name for option in self.tool.options for name in option.disables}
-        optional |= {name for option, _ in self.given() for name in option.disables}
+        optional |= {name for option in given for name in option.disables}
         owner = self.tool.owner_ladder if isinstance(self.tool, Histogram) else ""
         if owner:
             optional.add(owner)

@@ -39,6 +39,7 @@ class Option(Record):
     hides: tuple[str, ...] = ()  # columns that disappear with it
     enables: tuple[str, ...] = ()  # ladders that are climbed only with it
     disables: tuple[str, ...] = ()  # ladders that are not climbed with it, unless another enables
+    only_if: Callable[[Any], bool] | None = None  # for which values it enables and disables them
     as_shape: Shape | None = None  # what the tool is with it
     lists: Callable[[], Iterable[str]] | None = None  # lines to print instead of tracing
     numbers_column: str = ""  # header of the column whose ``number`` it sets

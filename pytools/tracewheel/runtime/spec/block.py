@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The options that select a block device, of the tools that include request.bpf.h."""
+
+from __future__ import annotations
+
+from tracewheel.runtime.host.disks import Device, find_device
+from tracewheel.runtime.spec.shapes import Option
+
+
+def device_options(*request_ladders: str) -> tuple[Option, ...]:
+    """Return the options that select a device.
+
+    The ladders named are those that trace requests. They are not climbed for a device that has no
+    requests: the ladders bio_start and bio_end trace it by its bios.
+    """
+    return (
+        Option(
+            ("-d",),
+            "with a name, the same as --disk; without one, the same as --debug",
+            find_device,
+            "NAME",
+            optional=True,
+            switches_on="debug",
+            passes_to="disk",
+        ),
+        Option(
+            ("--disk",),
+            "trace only this disk, partition, logical volume or array, given by its name or by a "
+            "path in /dev",
+            find_device,
+            "NAME",
+            sets=Device.variables,
+            enables=("bio_start", "bio_end"),
+            disables=request_ladders,
+            only_if=lambda device: not device.has_requests,
+        ),
+    )
