@@ -330,7 +330,7 @@ def test_library(cgroups: Any, tmp_path: Path) -> None:
     inside = cgroups(f"test.slice/docker-{BARE}.scope")
     watched = tmp_path / "watched"
     watched.touch()
-    options = {"container": BARE[:7], "columns": "container", "name": "watched", "duration": 1e6}
+    options = {"container": BARE[:7], "per_container": True, "name": "watched", "duration": 1e6}
     with tracewheel.opensnoop.trace(**options) as events:
         open_in(inside, watched, 1)
         event = next(iter(events))
