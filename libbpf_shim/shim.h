@@ -14,9 +14,9 @@
 size_t shim_log_take(char *buffer, size_t size);
 
 /*
- * An object is opened, which takes no privilege, and loaded. TYPES is an empty file in memory that
- * lives until then; shim_load fills it with those of the kernel's types that the object asks for.
- * With -1 an object can only be looked at. NULL, and errno: it cannot be opened.
+ * An object is opened, which needs no privilege, and then loaded. TYPES is an empty file in memory
+ * that must live until then: shim_load fills it with those of the kernel's types that the object
+ * needs. With -1 an object can only be looked at. shim_open fails with NULL and errno.
  */
 struct bpf_object *shim_open(const void *bytes, size_t size, int types);
 int shim_load(struct bpf_object *object, int types);
@@ -28,7 +28,7 @@ int shim_load(struct bpf_object *object, int types);
 int shim_start_clock(int cpu, uint32_t frequency, int program);
 /*
  * Run a program of a section uprobe.multi or uretprobe.multi at an offset of a file, until the
- * returned descriptor is closed. To close takes a while, but for several no longer than for one.
+ * returned descriptor is closed. That takes a while: shim_close_links closes several in that time.
  */
 int shim_link_uprobe(int program, const char *path, uint64_t offset, int returns);
 void shim_close_links(const int *fds, uint32_t count);

@@ -57,7 +57,7 @@ class Reader:
         self._map = session.maps[tool.sums]
         self._array = self._map.name  # the map whose sums only grow
         self._sums = session.object.members(self._map.value)
-        self._struct = self._map.value  # what a row is called after
+        self._struct = self._map.value  # the struct that rows are named after
         key: list[Member] = []
         self._index: Member | None = None
         self._key_size = 0
@@ -86,7 +86,7 @@ class Reader:
         self._since = session.started
 
     def read(self, since_last: bool = True) -> list[Any]:
-        """Return the rows as objects.
+        """Return the rows as objects of a class of tracewheel.events.
 
         They are always of the time since the last reading, whatever ``since_last`` says.
         """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _BATCH = 1 << 19  # bytes
 # Seconds between reads while records keep coming. To be woken by each record would cost more than
-# the record itself. If the ring fills by more than this share meanwhile, it is read sooner.
+# the record itself. If the ring fills by more than the share _MANY meanwhile, it is read sooner.
 _PACE = 0.008
 _HURRY = 0.002
 _MANY = 1 / 8

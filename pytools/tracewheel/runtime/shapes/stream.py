@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def iterate(session: Session, tool: Stream) -> Iterator[Any]:
-    """Yield records, as objects of a class of tracewheel.events, until the duration is over."""
+    """Yield each record as an object of a class of tracewheel.events, until the time is over."""
     reader = Reader(session, tool)
     style = style_of(session.request, session.started, ascii_only=False)
     objects = Objects(session.name, session.maps[tool.ring].record, reader.layout, style)

@@ -82,7 +82,7 @@ def class_name(tool: str, struct: str) -> str:
 
 
 class Objects:
-    """Turn batches into objects: named tuples of the values that --json prints."""
+    """Turns batches into named tuples of tracewheel.events, with the values that --json prints."""
 
     def __init__(self, tool: str, struct: str, layout: Layout, style: Style) -> None:
         from tracewheel import events

@@ -88,8 +88,8 @@ class Column(Record):
 class Uprobes(Record):
     """Functions of programs and libraries, probed in every process that has them.
 
-    All programs of the sections uprobe and uretprobe, or these with ".multi", are attached to each
-    of the functions, once in each file.
+    All programs of the sections uprobe and uretprobe, or of the same with ".multi", are attached to
+    each of the functions, once in each file.
     """
 
     functions: tuple[tuple[str, ...], ...]  # names of each; the first one that a file has is used

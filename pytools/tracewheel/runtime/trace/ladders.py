@@ -40,7 +40,7 @@ def ladders_of(programs: list[Program]) -> dict[str, list[str]]:
 
 def _is_refused(section: str) -> bool:
     """Tell whether this kernel is known to refuse programs of a section."""
-    if section.startswith(("fentry/", "fexit/")):
+    if section.startswith(_BY_TRAMPOLINE):
         return bool(lib.shim_refuses_trampolines())
     if section in ("uprobe.multi", "uretprobe.multi"):
         return bool(lib.shim_refuses_uprobe_links())

@@ -32,13 +32,13 @@ class Ring:
             raise BpfError(
                 f"cannot map the ring buffer: {error.strerror}: give a smaller --buffer-size"
             ) from None
-        self.size = size
         self.memory = ffi.new("struct shim_ring *")
         self.memory.consumer = ffi.cast("uint64_t *", self._consumer)
         self.memory.producer = ffi.cast("uint64_t *", self._producer)
         self.memory.data = ffi.cast("char *", self._producer) + page
         self.memory.mask = size - 1
+        self.size = size
 
     def unread(self) -> int:
-        """Return how many bytes of it are waiting to be read."""
+        """Return how many bytes of the ring are waiting to be read."""
         return int(self.memory.producer[0] - self.memory.consumer[0])
