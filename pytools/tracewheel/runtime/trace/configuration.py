@@ -95,18 +95,16 @@ class Configuration:
     def _entries_of(self, m: Map) -> int | None:
         """Return how many entries a map shall have, None for as many as its definition says."""
         request = self._request
-        entries: int | None
         if m.name == "followed":
             if request.follow:
                 return request.max_entries or _FOLLOWED_MOST
             return len(request.pids)
+        entries: int | None = request.entries().get(m.name)
         if m.name == getattr(request.tool, "stacks", ""):
-            entries = request.stack_storage_size
+            entries = request.stack_storage_size  # and never that of --max-entries
         elif m.type == RINGBUF:
             entries = request.buffer_size
-        else:
-            entries = request.entries().get(m.name)
-        if not entries and m.type in (HASH, _PERCPU_HASH):
+        elif not entries and m.type in (HASH, _PERCPU_HASH):
             entries = request.max_entries
         return entries
 
