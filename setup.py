@@ -27,11 +27,11 @@ COMMANDS = ["tracewheel", *TOOLS]
 # imported from there, nor from where PYTHONPATH points. The scripts that pip makes import first.
 LAUNCHER = """#!python
 import _signal  # signal itself takes a millisecond to import
+import os
 
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     # Until the tool traces, Ctrl-C just ends it; Python would print where it was.
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-import os
+    _signal.signal(_signal.SIGINT, lambda number, frame: os._exit(0))
 import sys
 
 given = os.environ.get("PYTHONPATH")  # in which an empty part is the working directory
