@@ -95,7 +95,7 @@ static int open_kernel_types(struct kernel_types *ret)
 	if (fstat(fd, &status)) {
 		error = -errno;
 	} else {
-		/* "btf: Allow mmap of vmlinux btf" (in v6.16) */
+		/* Linux commit a539e2a6d51d ("btf: Allow mmap of vmlinux btf") (in v6.16) */
 		void *bytes = mmap(NULL, status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 
 		ret->size = status.st_size;
