@@ -28,6 +28,7 @@ PARSED: list[tuple[str, str, dict[str, Any]]] = [
     ("runqlat", "1 10", {"every": 1.0, "count": 10}),
     ("runqlat", "1 -m 10", {"every": 1.0, "count": 10, "milliseconds": True}),
     ("offcputime", "-df 5", {"d": True, "fold": True, "seconds": 5.0}),
+    ("biolatency", "-dD", {"d": True, "per_disk": True}),
     ("tcpconnect", "-46L", {"ipv4": True, "ipv6": True, "ports": True}),
     ("tcpconnect", "-p -t", {"p": True, "timestamps": True}),
 ]
