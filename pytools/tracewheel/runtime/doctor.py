@@ -16,6 +16,7 @@ from tracewheel.runtime.host.privileges import (
     lockdown,
 )
 from tracewheel.runtime.spec.catalogue import load_tool, tool_names
+from tracewheel.runtime.spec.options import options_of
 from tracewheel.runtime.spec.request import Request
 from tracewheel.runtime.trace.session import Session
 
@@ -54,9 +55,14 @@ class Diagnosis(NamedTuple):
         return "works, with a caveat" if self.caveats else "works"
 
 
-def attempts_of(name: str, tool: Shape, request: Request) -> list[Attempt]:
-    """Try each rung of each ladder of a tool. Raises BpfError if none can be tried."""
-    with contextlib.closing(Session(name, request)) as session:
+def attempts_of(
+    name: str, tool: Shape, request: Request, all_ladders: bool = False
+) -> list[Attempt]:
+    """Try each rung of the ladders that a request needs, or of all that a tool has.
+
+    Raises BpfError if none can be tried.
+    """
+    with contextlib.closing(Session(name, request, all_ladders)) as session:
         return [
             Attempt(ladder, rung, error or "", _caveat(tool, ladder, rung))
             for ladder, rung, error in session.attempts()
@@ -90,11 +96,11 @@ def _print_attempts(name: str, attempts: list[Attempt]) -> None:
 def diagnose(name: str) -> Diagnosis:
     """Find out whether a tool and its options work on this machine."""
     tool, _ = load_tool(name)
-    enabling = {o.dest: True for o in tool.options if o.enables and not o.as_shape}
+    request = Request(tool, {})
     try:
-        with contextlib.closing(Session(name, Request(tool, {}))) as session:
+        with contextlib.closing(Session(name, request)) as session:
             needed = session.ladders()
-        attempts = attempts_of(name, tool, Request(tool, enabling))
+        attempts = attempts_of(name, tool, request, all_ladders=True)
     except BpfError as error:
         return Diagnosis(name, str(error), error.code, {}, [], [])
     taken: dict[str, str] = {}
@@ -104,9 +110,9 @@ def diagnose(name: str) -> Diagnosis:
             taken[attempt.ladder] = attempt.rung
             if attempt.caveat:
                 caveats.append(f"{attempt.ladder} by {attempt.rung}: {attempt.caveat}")
-    for option in tool.options:
+    for option in options_of(tool):
         lacking = [ladder for ladder in option.enables if ladder not in taken]
-        if lacking and option.dest in enabling:
+        if lacking:
             caveats.append(
                 f"{option.flags[-1]} does not work: there is no way to trace {lacking[0]}"
             )
@@ -159,13 +165,23 @@ def _print_json(diagnoses: list[Diagnosis]) -> None:
     print(json.dumps({"machine": facts_of_machine(), "tools": tools}, indent=1))
 
 
+def _describe_ways(taken: dict[str, str]) -> str:
+    """Return the rungs that were taken, each with its ladders if there are several."""
+    ladders: dict[str, list[str]] = {}
+    for ladder, rung in taken.items():
+        ladders.setdefault(rung, []).append(ladder)
+    if len(ladders) == 1:
+        return next(iter(ladders))
+    return ", ".join(f"{rung} ({', '.join(names)})" for rung, names in ladders.items())
+
+
 def _print_table(diagnoses: list[Diagnosis]) -> None:
     for fact, value in facts_of_machine().items():
         shown = {True: "yes", False: "no"}.get(value, value)
         print(f"{fact}: {shown}")
     print(f"\n{'TOOL':<14} {'STATE':<21} BY")
     for diagnosis in diagnoses:
-        ways = ", ".join(f"{ladder} by {rung}" for ladder, rung in diagnosis.taken.items())
+        ways = _describe_ways(diagnosis.taken)
         print(f"{diagnosis.tool:<14} {diagnosis.state:<21} {ways}".rstrip())
         for line in [diagnosis.missing, *diagnosis.caveats]:
             if line:

@@ -54,7 +54,12 @@ class Climber:
     """
 
     def __init__(
-        self, name: str, data: bytes, request: Request, configuration: Configuration
+        self,
+        name: str,
+        data: bytes,
+        request: Request,
+        configuration: Configuration,
+        all_ladders: bool = False,
     ) -> None:
         self._name = name
         self._data = data
@@ -63,8 +68,9 @@ class Climber:
         self.object: BpfObject | None = BpfObject(data)
         self.programs = self.object.programs()
         self.ladders = ladders_of(self.programs)
-        for ladder in request.ladders_left_out(list(self.ladders)):
-            del self.ladders[ladder]
+        if not all_ladders:
+            for ladder in request.ladders_left_out(list(self.ladders)):
+                del self.ladders[ladder]
         self._forced = self._parse_forced(request.rung or ())
         self._absent: set[Program] = set()  # programs on functions that this kernel lacks
         self.loaded: list[Program] = []

@@ -34,15 +34,18 @@ _BATCH_MOST = 4096  # elements of a map that are read at a time
 
 
 class Session:
-    """A tool that traces. Use as a context manager: leaving it detaches and unloads."""
+    """A tool that traces. Use as a context manager: leaving it detaches and unloads.
 
-    def __init__(self, name: str, request: Request) -> None:
+    With ``all_ladders``, also those are tried that none of the given options needs.
+    """
+
+    def __init__(self, name: str, request: Request, all_ladders: bool = False) -> None:
         self.name = name
         self.request = request
         self.targets = Targets(request.pids)
         data = read_object(name)
         self._configuration = Configuration(name, data, request)
-        self._climber = Climber(name, data, request, self._configuration)
+        self._climber = Climber(name, data, request, self._configuration, all_ladders)
         self.maps = {m.name: m for m in self.object.maps()}
         self.variables = {v.name: v for v in self.object.variables()}
         self.taken: dict[str, str] = {}  # the rung of each ladder
