@@ -215,6 +215,10 @@ def rungs_of() -> Any:
     return rungs
 
 
+# One tool of each shape. What the runtime does for all tools of a shape, and no kernel changes, CI
+# tests in guests by these, so that a guest takes no longer for each tool that is added.
+REPRESENTATIVES = ("offcputime", "opensnoop", "runqlat", "syscount", "vfsstat")
+ONLY_REPRESENTATIVES = bool(os.environ.get("TRACEWHEEL_ONLY_REPRESENTATIVES"))
 KINDS = {
     "tool_name": (object,),
     "stream_name": (Stream,),
@@ -227,6 +231,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Repeat a test that asks for tool_name for each tool, or for those of a kind."""
     for fixture in set(KINDS) & set(metafunc.fixturenames):
         names = [n for n in tool_names() if isinstance(load_tool(n)[0], KINDS[fixture])]
+        if ONLY_REPRESENTATIVES and not metafunc.definition.get_closest_marker("each_tool"):
+            names = [n for n in names if n in REPRESENTATIVES]
         metafunc.parametrize(fixture, names)
 
 

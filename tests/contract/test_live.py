@@ -123,6 +123,7 @@ def unlock_memory() -> None:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
 
 
+@pytest.mark.each_tool
 def test_with_two_capabilities(run: Any, tool_name: str) -> None:
     """CAP_BPF and CAP_PERFMON are enough, or the line says which one tracefs or uprobes take."""
     kept = "+bpf,+perfmon"
@@ -179,6 +180,7 @@ def test_start_imports_little(name: str) -> None:
     assert set() == SLOW_TO_IMPORT & set(done.stdout.split())
 
 
+@pytest.mark.each_tool
 def test_each_rung_traces(trace: Any, tool_name: str) -> None:
     """Each rung that this kernel offers can be asked for, and the first of them is taken."""
     tool, _ = load_tool(tool_name)

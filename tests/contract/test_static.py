@@ -30,6 +30,8 @@ from tracewheel.runtime.spec.shapes import Counts, Histogram, Option, Stacks, St
 from tracewheel.runtime.trace.ladders import ladders_of
 from tracewheel.runtime.trace.object import BpfObject, read_object
 
+from tests.conftest import REPRESENTATIVES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -194,6 +196,13 @@ def test_objects_exist_for_both_machines(tool_name: str) -> None:
         pytest.skip("needs a checkout that has built")
     for machine in ("x86_64", "aarch64"):
         assert b"\x7fELF" == (built / machine / f"{tool_name}.bpf.o").read_bytes()[:4]
+
+
+def test_representatives_have_all_shapes() -> None:
+    """Of each shape there is a tool that CI tests in guests for all of its shape."""
+    shapes = {type(load_tool(name)[0]) for name in tool_names()}
+
+    assert shapes == {type(load_tool(name)[0]) for name in REPRESENTATIVES}
 
 
 def test_description_is_a_line(tool_name: str) -> None:

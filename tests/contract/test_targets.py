@@ -428,6 +428,7 @@ def test_itself_in_a_pid_namespace() -> None:
     assert counts[1] > 0
 
 
+@pytest.mark.each_tool
 def test_each_tool_in_a_pid_namespace(tool_name: str) -> None:
     """In a PID namespace every tool traces, a process and a command."""
     command = COMMANDS / tool_name

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Run pytest under every kernel, as many at a time as there are CPUs.
 
-With --ci all tests run on the oldest and on the newest kernel, and on those between them only what
-pytest's marker "each_kernel" chooses; the tests beside other people's tools run, too.
+With --ci tests that are the same for every tool run for one tool of each shape. All other tests run
+on the oldest and on the newest kernel, and on those between them only what pytest's marker
+"each_kernel" chooses. The tests beside other people's tools run, too.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ INSTALL_PEERS = "from bench import peers; print(peers.install().root)"
 # What CI leaves to the oldest and the newest kernel: all but the tests so marked by conftest.py.
 OLDEST, *_, NEWEST = SUITES
 EACH_KERNEL = ["-m", "each_kernel"]
+ONLY_REPRESENTATIVES = "TRACEWHEEL_ONLY_REPRESENTATIVES=1"  # see conftest.py
 
 # Where tests may take a CPU away: in one more guest, of that kernel and of two CPUs. QEMU is less
 # reliable with two, so that no other tests run there.
@@ -128,16 +130,20 @@ def choose_guests(options: argparse.Namespace, pytest_arguments: list[str]) -> l
     everywhere = [*LEFT_OUT, *pytest_arguments]
     guests = [Guest(k, k, 1, everywhere) for k in options.kernel or SUITES]
     if options.ci:
-        guests = [
-            guest if guest.kernel in (OLDEST, NEWEST) else guest.with_arguments(*EACH_KERNEL)
-            for guest in guests
-        ]
+        guests = [choose_for_ci(guest) for guest in guests]
         guests.sort(key=lambda guest: guest.kernel not in (OLDEST, NEWEST))
     if options.ci and not options.kernel:
         guests.append(peers)
     if not options.kernel and not pytest_arguments:
         guests.append(Guest(f"{WITH_TWO_CPUS}, 2 CPUs", WITH_TWO_CPUS, 2, OF_TWO_CPUS))
     return guests
+
+
+def choose_for_ci(guest: Guest) -> Guest:
+    """Return the guest with fewer tests: see the top of this file."""
+    some = [] if guest.kernel in (OLDEST, NEWEST) else EACH_KERNEL
+    arguments = [*guest.pytest_arguments, *some]
+    return guest._replace(pytest_arguments=arguments, only_representatives=True)
 
 
 class Guest(NamedTuple):
@@ -147,10 +153,7 @@ class Guest(NamedTuple):
     kernel: str
     cpus: int
     pytest_arguments: list[str]
-
-    def with_arguments(self, *more: str) -> Guest:
-        """Return the same guest with more arguments for pytest."""
-        return self._replace(pytest_arguments=[*self.pytest_arguments, *more])
+    only_representatives: bool = False  # of tools, in tests of what the runtime does for all
 
 
 def test(guest: Guest) -> tuple[int, str]:
@@ -159,7 +162,7 @@ def test(guest: Guest) -> tuple[int, str]:
         *(sys.executable, "-B", str(HERE / "machine.py")),
         *("--kernel", guest.kernel, "--cpus", str(guest.cpus), "--timeout", str(TIMEOUT)),
         *("--spare", str(MANY_CPUS if guest.kernel == WITH_MANY_CPUS else 2), "--"),
-        *("env", *peers(guest)),
+        *("env", *peers(guest), *([ONLY_REPRESENTATIVES] if guest.only_representatives else [])),
         *("sh", "-c", TEST, "sh", *guest.pytest_arguments),
     ]
     closing = ""
