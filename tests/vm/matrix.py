@@ -63,7 +63,8 @@ PARTLY_ELSEWHERE = {
     ),
     "tests/faults/test_loss.py": ("test_output_that_nobody_reads", "test_slow_reader"),
     "tests/faults/test_surroundings.py": (
-        "test_help_ignores_the_terminal", "test_locale_and_terminal", "test_read_only_files",
+        "test_doctor_lists_all_ways", "test_help_ignores_the_terminal", "test_locale_and_terminal",
+        "test_read_only_files",
         "test_without_types",
     ),
     "tests/tools/test_biolatency.py": ("test_milliseconds",),
