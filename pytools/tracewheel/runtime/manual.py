@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from tracewheel._version import __version__
@@ -42,7 +43,8 @@ tools:
 """
 
 # 80 columns on every terminal, because a man page has to be the same everywhere.
-_formatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=80)
+_WIDTH = 80
+_formatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=_WIDTH)
 
 
 def version_of(name: str) -> str:
@@ -134,13 +136,16 @@ def _columns(tool: Shape) -> list[str]:
 
 def _caveats(tool: Shape) -> list[str]:
     """Return what a tool cannot see, or sees only roughly, by some of its ways of tracing."""
-    lines = []
+    if not tool.rungs:
+        return []
+    lines = ["caveats of some ways of tracing (see --explain):"]
     for way, caveat in tool.rungs.items():
         ladder, _, rung = way.partition("__")
-        lines.append(f"  {ladder} by {rung}: {caveat}" if rung else f"  {ladder}: {caveat}")
-    return (
-        ["caveats of some ways of tracing (see --explain):\n" + "\n".join(lines)] if lines else []
-    )
+        where = f"{ladder} by {rung}" if rung else ladder
+        lines += textwrap.wrap(
+            f"{where}: {caveat}", _WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
+    return ["\n".join(lines)]
 
 
 def _parser_of_tracewheel() -> argparse.ArgumentParser:
