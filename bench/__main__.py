@@ -72,7 +72,6 @@ def main() -> int:
                 except (OSError, LookupError, ValueError, subprocess.SubprocessError) as error:
                     print(f"{name}: {maker}: {error}", file=sys.stderr)
                     failed |= maker == OURS
-    bench.note(OURS, lines=measure.count_lines())
 
     shown = table.show(bench.samples)
     print(", ".join(f"{name} {value}" for name, value in about.items()), shown, sep="\n")

@@ -254,13 +254,6 @@ def shells(bench: Bench, maker: str) -> None:
             bench.note(maker, shells_exit_ms=session.stop().exit_seconds * 1e3)
 
 
-def count_lines() -> int:
-    """Count the lines of runtime and shim that are neither blank nor comment."""
-    argv = ["cloc", "--json", str(ROOT / "pytools/tracewheel/runtime"), str(ROOT / "libbpf_shim")]
-    counted = subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout
-    return int(json.loads(counted)["SUM"]["code"])
-
-
 def build_workload() -> None:
     """Compile the storm; static, so that it opens nothing else."""
     BUILD.mkdir(exist_ok=True)

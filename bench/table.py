@@ -69,7 +69,6 @@ ROWS = (
     *(Row(f"{tool}: peak memory, MB", f"{tool}_peak_mb", 40) for tool in TOOLS),
     *(Row(f"{tool}: Ctrl-C to exit, ms", f"{tool}_exit_ms", 500, 100) for tool in TOOLS),
     Row("bashreadline of five files: Ctrl-C to exit, ms", "shells_exit_ms", 500, 60),
-    Row("lines of runtime and shim", "lines", 5000),
 )
 
 
