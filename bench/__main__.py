@@ -28,6 +28,7 @@ EACH_RUN = {
     "runqlat": accuracy.runqlat,
     "offcputime": measure.offcputime,
     "connects": measure.connects,
+    "loads": measure.loads,
     "tools": measure.tools,
     "shells": measure.shells,
 }

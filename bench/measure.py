@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ OURS, LIBBPF, BPFTRACE, BCC = "tracewheel", "libbpf-tools", "bpftrace", "bcc"
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = sorted(path.stem for path in (ROOT / "pytools/tracewheel/tools").glob("[a-z]*.py"))
 CPUS = sorted(os.sched_getaffinity(0))
+_HAS_KPROBES = Path("/sys/bus/event_source/devices/kprobe").exists()
 _STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
@@ -217,6 +218,93 @@ def connects(bench: Bench, maker: str) -> None:
         connects_untold=_untold(opened.count, _count_rows(session, opened), lost),
         connects_slower_percent=(opened.nanoseconds / alone.nanoseconds - 1) * 100,
     )
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a tool is loaded with: a kind of storm, and how many times its event happens."""
+
+    what: str
+    count: int
+    peers: Mapping[str, Callable[[Peers], Command]]
+    need_kprobes: tuple[str, ...] = ()  # the makers whose tools cannot work without
+
+
+LOADS = {
+    "statsnoop": Load(
+        "stat", 1_000_000, {LIBBPF: lambda peers: peers.command("sbin/statsnoop-libbpf")}
+    ),
+    "tcpaccept": Load(
+        "connect",
+        20_000,
+        {
+            BPFTRACE: lambda peers: peers.script("tcpaccept.bt"),
+            BCC: lambda peers: peers.bcc("tcpaccept-bpfcc"),
+        },
+        need_kprobes=(BPFTRACE, BCC),
+    ),
+    "killsnoop": Load(
+        "kill",
+        200_000,
+        {
+            LIBBPF: lambda peers: peers.command("sbin/sigsnoop-libbpf", "-k"),
+            BPFTRACE: lambda peers: peers.script("killsnoop.bt"),
+            BCC: lambda peers: peers.bcc("killsnoop-bpfcc"),
+        },
+        need_kprobes=(BCC,),
+    ),
+    "capable": Load(
+        "capable",
+        1_000_000,
+        {
+            LIBBPF: lambda peers: peers.command("sbin/capable-libbpf"),
+            BPFTRACE: lambda peers: peers.script("capable.bt"),
+            BCC: lambda peers: peers.bcc("capable-bpfcc"),
+        },
+        need_kprobes=(LIBBPF, BPFTRACE, BCC),
+    ),
+}
+
+
+def loads(bench: Bench, maker: str) -> None:
+    """Load one CPU with what some tools trace, without and beside each maker's tool."""
+    for tool, load in LOADS.items():
+        if not _can_load(bench, maker, tool):
+            continue
+        made = Command((str(bench.binaries / tool),))
+        command = made if maker == OURS else load.peers[maker](bench.peers)
+        alone = _call(load.what, load.count, CPUS[-1:])
+        with _started(tool, maker, command) as session:
+            idle = session.stop()
+        with _started(tool, maker, command) as session:
+            loaded = _call(load.what, load.count, CPUS[-1:])
+            usage = session.stop()
+        shown = _count_rows(session, loaded)
+        cpu_us = (usage.cpu_seconds - idle.cpu_seconds) * 1e6 / load.count
+        slower = loaded.nanoseconds / alone.nanoseconds - 1
+        figures = {"cpu_us": cpu_us, "slower_percent": slower * 100, "lost": usage.lost}
+        if tool != "capable":  # it shows equal checks once
+            figures["untold"] = _untold(loaded.count, shown, usage.lost)
+        bench.note(maker, **{f"{tool}_{name}": figure for name, figure in figures.items()})
+
+
+def _can_load(bench: Bench, maker: str, tool: str) -> bool:
+    if maker == OURS:
+        return (bench.binaries / tool).exists()
+    load = LOADS[tool]
+    return maker in load.peers and (_HAS_KPROBES or maker not in load.need_kprobes)
+
+
+@contextmanager
+def _started(tool: str, maker: str, command: Command) -> Iterator[Session]:
+    """Give a session of a tool that traces by now."""
+    with Session(tool, command) as session:
+        if maker == OURS:
+            session.wait_for("Tracing")
+        else:
+            # bcc's programs are on perf events, without links.
+            session.wait_for_descriptor("prog_id" if maker == BCC else "link_id")
+        yield session
 
 
 def tools(bench: Bench, maker: str) -> None:

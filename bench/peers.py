@@ -39,11 +39,15 @@ class Peers:
         path = str(self.root / "usr" / program)
         return Command((str(loader), "--library-path", str(libraries), path, *arguments))
 
+    def script(self, name: str) -> Command:
+        """Run a script that comes with bpftrace."""
+        return self.command("bin/bpftrace", str(self.root / "usr/sbin" / name))
+
     def bcc(self, program: str, *arguments: str) -> Command:
         """Run a tool of bcc, which compiles with kernel headers at its start."""
         python = self.command("bin/python3", str(self.root / "usr/sbin" / program), *arguments)
         environment = {
-            "BCC_KERNEL_SOURCE": str(self.root / "headers"),
+            "BCC_KERNEL_SOURCE": os.environ.get("BCC_KERNEL_SOURCE", str(self.root / "headers")),
             "PYTHONHOME": str(self.root / "usr"),
             "PYTHONPATH": str(self.root / "usr/lib/python3/dist-packages"),
         }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * storm open|getppid|connect|switch COUNT CPU: make COUNT calls, or connections to itself, on one
- * CPU, or switches between two processes; print how many worked and the ns.
+ * storm WHAT COUNT CPU: make COUNT calls, or connections to itself, on one CPU, or switches between
+ * two processes; print how many did what they should, and the ns. WHAT is open, stat, getppid, kill,
+ * capable, connect or switch.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -91,13 +95,54 @@ static int connect_once(int listener, const struct sockaddr_in *to)
 	return works;
 }
 
+static long open_file(void)
+{
+	int fd = openat(AT_FDCWD, "/etc/passwd", O_RDONLY);
+
+	close(fd);
+	return fd >= 0;
+}
+
+static long stat_file(void)
+{
+	struct stat status;
+
+	return !stat("/etc/passwd", &status);
+}
+
+static long get_parent(void)
+{
+	return syscall(SYS_getppid) > 0;
+}
+
+/* The default action is to ignore this signal. */
+static long send_signal(void)
+{
+	return !kill(getpid(), SIGURG);
+}
+
+/* The kernel checks CAP_SYS_ADMIN before it finds that the length is wrong. */
+static long check_capability(void)
+{
+	return syscall(SYS_sethostname, "", -1) && errno == EINVAL;
+}
+
+static const struct {
+	const char *what;
+	long (*call)(void);
+} calls[] = {
+	{ "open", open_file },     { "stat", stat_file },	    { "getppid", get_parent },
+	{ "kill", send_signal },   { "capable", check_capability },
+};
+
 int main(int argc, char **argv)
 {
 	if (argc != 4)
 		return 2;
-	int opens = !strcmp(argv[1], "open"), connects = !strcmp(argv[1], "connect");
+	int connects = !strcmp(argv[1], "connect");
 	struct sockaddr_in address;
 	int listener = connects ? listen_on(&address) : -1;
+	long (*call)(void) = NULL;
 	long count = atol(argv[2]), done = 0;
 	cpu_set_t cpus;
 
@@ -107,22 +152,15 @@ int main(int argc, char **argv)
 		return 1;
 	long begin = now();
 
+	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
+		if (!strcmp(argv[1], calls[i].what))
+			call = calls[i].call;
 	if (!strcmp(argv[1], "switch")) {
 		done = switch_to_and_fro(count / 2);
 		count = 0;
 	}
-	for (long i = 0; i < count; i++) {
-		if (opens) {
-			int fd = openat(AT_FDCWD, "/etc/passwd", O_RDONLY);
-
-			done += fd >= 0;
-			close(fd);
-		} else if (connects) {
-			done += connect_once(listener, &address);
-		} else {
-			done += syscall(SYS_getppid) > 0;
-		}
-	}
+	for (long i = 0; i < count; i++)
+		done += call ? call() : connect_once(listener, &address);
 	printf("%ld %ld\n", done, now() - begin);
 	return 0;
 }

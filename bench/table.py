@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from .measure import BCC, BPFTRACE, LIBBPF, OURS, TOOLS
+from .measure import BCC, BPFTRACE, LIBBPF, LOADS, OURS, TOOLS
 
 Samples = Mapping[str, Mapping[str, Sequence[float]]]
+_SCRIPTED = (BPFTRACE, BCC)
+_PEERS = (LIBBPF, *_SCRIPTED)
 MAKERS = (OURS, LIBBPF, BPFTRACE, BCC)
 _LINE = "{:<47}" + "{:>13}" * 4 + "{:>9}" * 3 + "  {}"
 
@@ -65,8 +67,18 @@ ROWS = (
     Row("tcpconnect: connects lost, as told", "connects_lost", 0, pick=max),
     Row("tcpconnect: neither shown nor told", "connects_untold", 0, pick=max),
     Row("tcpconnect: a connection slowed by, %", "connects_slower_percent"),
-    *(Row(f"{tool}: start to attached, ms", f"{tool}_attach_ms", 150) for tool in TOOLS),
-    *(Row(f"{tool}: peak memory, MB", f"{tool}_peak_mb", 40) for tool in TOOLS),
+    Row("statsnoop: the tool's CPU per stat, us", "statsnoop_cpu_us", 1 / 10, None, (LIBBPF,)),
+    Row("tcpaccept: a connection slowed by, %", "tcpaccept_slower_percent", 1 / 2, None, _SCRIPTED),
+    Row("killsnoop: a signal slowed by, %", "killsnoop_slower_percent", 1, None, _PEERS),
+    Row("capable: a check slowed by, %", "capable_slower_percent", 1, None, _PEERS),
+    *(Row(f"{tool}: events lost, as told", f"{tool}_lost", 0, pick=max) for tool in LOADS),
+    *(
+        Row(f"{tool}: neither shown nor told", f"{tool}_untold", 0, pick=max)
+        for tool in LOADS
+        if tool != "capable"
+    ),
+    *(Row(f"{tool}: start to attached, ms", f"{tool}_attach_ms", 150, 100) for tool in TOOLS),
+    *(Row(f"{tool}: peak memory, MB", f"{tool}_peak_mb", 40, 35) for tool in TOOLS),
     *(Row(f"{tool}: Ctrl-C to exit, ms", f"{tool}_exit_ms", 500, 100) for tool in TOOLS),
     Row("bashreadline of five files: Ctrl-C to exit, ms", "shells_exit_ms", 500, 60),
 )
