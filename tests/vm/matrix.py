@@ -37,7 +37,7 @@ ELSEWHERE = (
     "tests/contract/test_losses.py",
 )
 # These have a guest of their own.
-TEST_OF_PEERS = "tests/tools/test_peers.py"
+TESTS_OF_PEERS = "tests/tools/peers"
 # With what their names begin with.
 PARTLY_ELSEWHERE = {
     "tests/contract/test_containers.py": (
@@ -75,7 +75,7 @@ PARTLY_ELSEWHERE = {
     "tests/tools/test_tcpconnect.py": ("test_columns_stay_aligned",),
 }  # fmt: skip
 LEFT_OUT = [
-    *(f"--ignore={path}" for path in (*ELSEWHERE, TEST_OF_PEERS)),
+    *(f"--ignore={path}" for path in (*ELSEWHERE, TESTS_OF_PEERS)),
     *(f"--deselect={path}::{test}" for path, tests in PARTLY_ELSEWHERE.items() for test in tests),
 ]
 
@@ -125,7 +125,7 @@ def main() -> int:
 
 def choose_guests(options: argparse.Namespace, pytest_arguments: list[str]) -> list[Guest]:
     """Return the guests to test in, those that take longest first."""
-    peers = Guest(f"{WITH_PEERS}, peers", WITH_PEERS, 1, [TEST_OF_PEERS, *pytest_arguments])
+    peers = Guest(f"{WITH_PEERS}, peers", WITH_PEERS, 1, [TESTS_OF_PEERS, *pytest_arguments])
     if options.peers:
         return [peers]
     everywhere = [*LEFT_OUT, *pytest_arguments]
@@ -180,7 +180,7 @@ def test(guest: Guest) -> tuple[int, str]:
 
 def peers(guest: Guest) -> list[str]:
     """Return the variables that tell where the other tools are, if that guest is to have them."""
-    if TEST_OF_PEERS not in guest.pytest_arguments:
+    if TESTS_OF_PEERS not in guest.pytest_arguments:
         return []
     install = [sys.executable, "-B", "-c", INSTALL_PEERS]
     done = subprocess.run(install, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, check=True)
