@@ -71,16 +71,11 @@ static __always_inline int finish(void *ctx, struct opens_draft *draft, __u64 pi
 {
 	struct open *open = &draft->record;
 
-	open->time = bpf_ktime_get_boot_ns();
-	open->pid = pid_tgid >> 32;
-	open->tid = pid_tgid;
-	open->uid = bpf_get_current_uid_gid();
+	put_current_task(open, pid_tgid);
 	/* Leave out a flag that the kernel adds by itself, and a mode that it does not look at. */
 	open->flags = flags & ~O_LARGEFILE;
 	open->mode = flags & (O_CREAT | __O_TMPFILE) ? mode & 07777 : 0;
-	bpf_get_current_comm(open->comm, sizeof(open->comm));
 	open->ret = ret;
-	open->cgroup = current_cgroup();
 	put_stack(draft, &open->stack, ctx, 0);
 	put_stack(draft, &open->user_stack, ctx, BPF_F_USER_STACK);
 	submit(opens, draft);
@@ -220,21 +215,14 @@ int BPF_PROG(handle__fexit, int mountdirfd, void *handle, int flags, long ret)
 
 	struct open *open = &draft->record;
 
-	begin_part(draft, &open->path);
 	no_part(&open->dir);
-	open->path.state = EV_UNREADABLE;
+	no_text(draft, &open->path);
 	if (path_of_fd(task, fd, &from)) {
-		bool named;
-
-		/* The root of a mount is called "/": take the name of the mount point instead. */
-		if (from.dentry == BPF_CORE_READ(from.mnt, mnt_root))
-			step_up(&from, &named);
-		put_kernel_string(draft, &open->path, BPF_CORE_READ(from.dentry, d_name.name));
+		put_name(draft, &open->path, &from);
 		if (glob_filtered_out(draft->tail, open->path.length)) {
 			discard(opens, draft);
 			return 0;
 		}
-		from.dentry = BPF_CORE_READ(from.dentry, d_parent);
 		put_directory(draft, &open->dir, task, &from);
 	}
 	return finish(ctx, draft, pid_tgid, flags, 0, fd);

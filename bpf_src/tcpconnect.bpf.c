@@ -74,12 +74,7 @@ static __always_inline bool counted(const struct connect *connect)
 /* Fill in what the caller's context tells, and a result that holds until there is another. */
 static __always_inline void describe(struct connect *connect, __u64 pid_tgid, __s64 ret)
 {
-	connect->time = bpf_ktime_get_boot_ns();
-	connect->pid = pid_tgid >> 32;
-	connect->tid = pid_tgid;
-	connect->uid = bpf_get_current_uid_gid();
-	connect->cgroup = current_cgroup();
-	bpf_get_current_comm(connect->comm, sizeof(connect->comm));
+	put_current_task(connect, pid_tgid);
 	connect->ip = ip_version(connect->daddr);
 	connect->ret = ret;
 	connect->duration = EV_NO_DURATION;

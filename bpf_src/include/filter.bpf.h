@@ -59,6 +59,20 @@ static __always_inline __u64 cgroup_of_task(struct task_struct *task)
 	return with_cgroup ? cgroup_id(task_cgroup(task)) : 0;
 }
 
+/*
+ * Fill in those members of a record that tell of the current task, and the time. The record has a
+ * time, pid, tid, uid, cgroup and comm.
+ */
+#define put_current_task(record, pid_tgid)                                                     \
+	({                                                                                     \
+		(record)->time = bpf_ktime_get_boot_ns();                                      \
+		(record)->pid = (pid_tgid) >> 32;                                              \
+		(record)->tid = (pid_tgid);                                                    \
+		(record)->uid = bpf_get_current_uid_gid();                                     \
+		(record)->cgroup = current_cgroup();                                           \
+		bpf_get_current_comm((record)->comm, sizeof((record)->comm));                  \
+	})
+
 static __always_inline bool cgroup_filtered_out(struct cgroup *cgroup)
 {
 	return cgroup_ancestor_id(cgroup, filter_cgroup_level) != filter_cgroup;

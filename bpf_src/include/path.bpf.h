@@ -49,6 +49,19 @@ static __always_inline bool step_up(struct path *at, bool *named)
 }
 
 /*
+ * Append the own name of the file AT, and make AT its directory, for put_directory().
+ * The root of a mount is called "/": it has the name of its mount point instead.
+ */
+#define put_name(draft, ret, at)                                                               \
+	({                                                                                     \
+		bool __ignored;                                                                \
+		if ((at)->dentry == BPF_CORE_READ((at)->mnt, mnt_root))                        \
+			step_up(at, &__ignored);                                               \
+		put_kernel_string(draft, ret, BPF_CORE_READ((at)->dentry, d_name.name));       \
+		(at)->dentry = BPF_CORE_READ((at)->dentry, d_parent);                          \
+	})
+
+/*
  * Append the names from the path FROM up to the task's root, the deepest first, each ended by NUL.
  * The loop jumps back only at its end, because v5.10 refuses a loop that is entered otherwise.
  */

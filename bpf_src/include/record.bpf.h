@@ -43,6 +43,8 @@ typedef __u64 ev_cgroup;
 typedef __u32 ev_open_flags;
 typedef __u32 ev_mode;
 typedef __u32 ev_syscall;	/* twice the number of a call, plus 1 for calls of 32-bit tasks */
+typedef __u32 ev_signal;
+typedef __u32 ev_tcp_state;
 typedef __u64 ev_count;		/* of events */
 typedef __u32 ev_addr[4];	/* as on the wire, IPv6 or ::ffff:IPv4 */
 typedef char ev_comm[COMM_LEN];
@@ -189,6 +191,13 @@ static __always_inline void finish_tail_part(struct tail tail, struct ev_part *r
 	ret->length = *tail.used - ret->at;
 }
 #define finish_part(draft, ret) finish_tail_part(tail_of(draft), ret)
+
+/* The text cannot be told. */
+#define no_text(draft, ret)                                                                    \
+	({                                                                                     \
+		begin_part(draft, ret);                                                        \
+		(ret)->state = EV_UNREADABLE;                                                  \
+	})
 
 /* The part does not exist, or was not asked for. */
 #define no_part(ret) (*(ret) = (struct ev_part){ .state = EV_ABSENT })

@@ -96,6 +96,25 @@ static __always_inline struct pt_regs *current_registers(void)
 	       THREAD_SIZE - bpf_core_type_size(struct pt_regs);
 }
 
+/*
+ * SYSCALL_KINDS(stat_calls) is an array of a byte for each number of a call, 0 for unwanted ones:
+ * SYSCALL_KINDS(stat_calls) = { [SYSCALL_INDEX(SYS_stat)] = STAT }. Beside it there is one for the
+ * calls of 32-bit tasks. The last element is that of calls which an architecture lacks.
+ */
+#pragma clang diagnostic ignored "-Winitializer-overrides" /* several calls may be lacking */
+#define SYSCALLS_MOST 512 /* above the number of every call */
+#define SYSCALL_INDEX(number) ((number) < 0 ? SYSCALLS_MOST : (number))
+#define SYSCALL_KINDS(name) static const volatile __u8 name[SYSCALLS_MOST + 1]
+
+/* What KINDS tells of the number of a call, 0 for what it does not have. */
+static __always_inline __u8 syscall_kind(const volatile __u8 *kinds, __s64 number)
+{
+	__u64 at = number;
+
+	barrier_var(at); /* v5.10's verifier needs the bound right before its use */
+	return at < SYSCALLS_MOST ? kinds[at] : 0;
+}
+
 /* IS_SYSCALL(connect) defines is_connect(struct syscall *), which tests the number, sets compat. */
 #define IS_SYSCALL(name)                                                                       \
 	static __always_inline bool is_##name(struct syscall *call)                            \
@@ -148,6 +167,21 @@ static __always_inline __s64 current_syscall(void)
 			return 0;                                                              \
 		__syscall_read(&call, regs, READ_BY_PROBE);                                    \
 		return returned(ctx, &call, ret);                                              \
+	}
+
+/* The rungs of a ladder that sees system calls begin: ENTERED() is called for those WANTED. */
+#define ON_SYSCALL_ENTER(ladder, wanted, entered)                                              \
+	SEC("tp_btf/sys_enter")                                                                \
+	int BPF_PROG(ladder##__tp_btf, struct pt_regs *regs, long number)                      \
+	{                                                                                      \
+		struct syscall call = { .number = number };                                    \
+		return wanted(&call) ? entered() : 0;                                          \
+	}                                                                                      \
+	SEC("raw_tp/sys_enter")                                                                \
+	int BPF_PROG(ladder##__raw_tp, struct pt_regs *regs, long number)                      \
+	{                                                                                      \
+		struct syscall call = { .number = number };                                    \
+		return wanted(&call) ? entered() : 0;                                          \
 	}
 
 #endif

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_file
+from tracewheel.runtime.spec.common import PRINT_UID
 from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream, Uprobes
 
 tool = Stream(
@@ -38,7 +39,7 @@ tool = Stream(
             "show the date and milliseconds as well (TIME)",
             numbers_column="TIME",
         ),
-        Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",)),
+        PRINT_UID,
     ),
     container=True,
     uprobes=Uprobes(

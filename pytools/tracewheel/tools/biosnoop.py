@@ -3,14 +3,9 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_processes, parse_seconds
+from tracewheel.runtime.spec.arguments import parse_milliseconds, parse_processes
 from tracewheel.runtime.spec.block import device_options
 from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream
-
-
-def _milliseconds(text: str) -> float:
-    return parse_seconds(text) * 1_000_000
-
 
 tool = Stream(
     ring="ios",
@@ -60,7 +55,7 @@ tool = Stream(
         Option(
             ("-m", "--min"),
             "trace only requests that took at least this many milliseconds (LAT(ms))",
-            _milliseconds,
+            parse_milliseconds,
             "MSEC",
             sets="least_ns",
         ),

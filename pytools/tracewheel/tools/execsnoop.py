@@ -7,6 +7,7 @@ import os
 
 from tracewheel.runtime.host.errors import UsageError
 from tracewheel.runtime.spec.arguments import parse_comm, parse_count, parse_cpu, parse_process
+from tracewheel.runtime.spec.common import PRINT_UID
 from tracewheel.runtime.spec.shapes import SHOW, TRACE, Column, Option, Stream
 
 _ARGV_MOST = 64  # ARGV_MOST of execsnoop.bpf.c
@@ -99,7 +100,7 @@ tool = Stream(
         Option(
             ("-C", "--cpu"), "trace only execs on this CPU", parse_cpu, "CPU", sets="wanted_cpu"
         ),
-        Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",)),
+        PRINT_UID,
         Option(
             ("-q", "--quote"),
             "quote arguments that contain blanks or quotes",

@@ -7,6 +7,7 @@ import os
 import struct
 
 from tracewheel.runtime.host.errors import UsageError
+from tracewheel.runtime.spec.common import PRINT_UID, WHO
 from tracewheel.runtime.spec.shapes import SHOW, Column, Option, Stream
 
 _WANTED_MOST = 32  # WANTED_MOST of opensnoop.bpf.c
@@ -35,10 +36,7 @@ def _wanted(names: tuple[str, ...]) -> dict[str, object]:
 tool = Stream(
     ring="opens",
     columns=(
-        Column("PID", "pid", 7),
-        Column("TID", "tid", 7, hidden=True),
-        Column("UID", "uid", 6, hidden=True),
-        Column("COMM", "comm", 16),
+        *WHO,
         Column("FD", "ret", 3),
         Column("ERR", "ret", 9, kind="errno"),
         Column("FLAGS", "flags", 20, hidden=True),
@@ -68,7 +66,7 @@ tool = Stream(
             sets="full_path",
             group=SHOW,
         ),
-        Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",)),
+        PRINT_UID,
         Option(
             ("-e", "--extended"),
             "show the flags and the mode of each open (FLAGS, MODE)",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_count, parse_processes, parse_seconds
+from tracewheel.runtime.spec.common import PRINT_UID, WHO
 from tracewheel.runtime.spec.net import PEERS
 from tracewheel.runtime.spec.shapes import LIMITS, SHOW, STOP, Column, Option, Stream, Top
 
@@ -66,10 +67,7 @@ tool = Stream(
     ring="connects",
     pending=("attempts", "stacks"),
     columns=(
-        Column("PID", "pid", 7),
-        Column("TID", "tid", 7, hidden=True),
-        Column("UID", "uid", 6, hidden=True),
-        Column("COMM", "comm", 16),
+        *WHO,
         Column("IP", "ip", 2),
         Column("SADDR", "saddr", 15),
         Column("LPORT", "sport", 5, hidden=True),
@@ -81,7 +79,7 @@ tool = Stream(
     options=(
         *_SELECT,
         _COUNT._replace(as_shape=_COUNTS),
-        Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",)),
+        PRINT_UID,
         Option(
             ("--stack-storage-size",),
             "set how many stacks of connects without an answer can be kept",

@@ -9,6 +9,7 @@ import os
 from tracewheel.runtime.host.errnos import error_names
 from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.host.terminal import escape
+from tracewheel.runtime.show.kernel_names import real_time_signal, signals, tcp_states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ MEANINGS = {
     "ev_open_flags": Meaning("open_flags", "unsigned"),
     "ev_mode": Meaning("octal", "unsigned"),
     "ev_syscall": Meaning("syscall", "syscall"),
+    "ev_signal": Meaning("signal", "signal"),
+    "ev_tcp_state": Meaning("tcp_state", "tcp_state"),
     "ev_addr": Meaning("address", "address"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
@@ -120,12 +123,6 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def _signals() -> dict[int, str]:
-    import signal
-
-    return {each.value: each.name for each in signal.Signals}
-
-
 def _syscalls() -> dict[int, str]:
     from tracewheel.runtime.host import syscalls
 
@@ -155,7 +152,9 @@ class Table(Record):
 TABLES = {
     "errno": Table("errno", error_names),
     "open_flags": Table("flags", open_flags),
-    "exit": Table("exit", _signals),
+    "exit": Table("exit", signals),
+    "signal": Table("name", signals, real_time_signal),
+    "tcp_state": Table("name", tcp_states),
     "operation": Table("name", _operations),
     "request_flags": Table("name", find=_request_flags),
     "rwbs": Table("name", find=_request_letters),

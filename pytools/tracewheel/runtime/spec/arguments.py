@@ -45,6 +45,11 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_milliseconds(text: str) -> float:
+    """Return a positive number of milliseconds as nanoseconds."""
+    return parse_seconds(text) * 1_000_000
+
+
 def _parse_task(text: str) -> TaskId:
     number = parse_count(text, 1)
     if os.readlink("/proc/self") != str(os.getpid()):

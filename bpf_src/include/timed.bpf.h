@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* How long system calls take: the ladders "enter" and "gone", which an option may enable. */
+#ifndef TIMED_BPF_H
+#define TIMED_BPF_H
+
+#include "filter.bpf.h"
+#include "pair.bpf.h"
+#include "read.bpf.h"
+#include "syscall.bpf.h"
+
+/*
+ * When the call began that a thread is in, in ns of CLOCK_BOOTTIME; 0 while it is in none. An entry
+ * stays until the thread ends, so most changes take no lock.
+ */
+PAIRS(starts, __u32, __u64, 16384);
+
+static __always_inline int call_began(void)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid(), now, *known;
+	__u32 tid = pid_tgid;
+
+	if (filtered_out(pid_tgid))
+		return 0;
+	now = bpf_ktime_get_boot_ns();
+	known = bpf_map_lookup_elem(&starts, &tid);
+	if (known)
+		*known = now;
+	else
+		pair_begin(starts, &tid, &now, BPF_ANY);
+	return 0;
+}
+
+/* How long the call took that ended at NOW; EV_NO_DURATION if it began before the tracing. */
+static __always_inline __u64 call_duration(__u64 now)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	__u64 *known = bpf_map_lookup_elem(&starts, &tid), began;
+
+	if (!known || !*known)
+		return EV_NO_DURATION;
+	began = *known;
+	*known = 0;
+	return now - began;
+}
+
+static __always_inline int thread_gone(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&starts, &tid);
+	return 0;
+}
+
+ON_TRACEPOINT(sched_process_exit, gone, , thread_gone())
+
+/* To stand behind the programs for the ends of these calls, so that these are attached first. */
+#define ON_TIMED_SYSCALL(wanted) ON_SYSCALL_ENTER(enter, wanted, call_began)
+
+#endif

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Names of the kernel's numbers: what Linux defines once for all, and what each kernel tells."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The first number of a real-time signal that programs may use: glibc keeps two for itself.
+_FIRST_REAL_TIME, _LAST_REAL_TIME = 34, 64
+# enum of include/net/tcp_states.h, from 1 on; ss and /proc/net/tcp go by these numbers, too.
+_TCP_STATES = (
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+    "BOUND_INACTIVE",
+)
+
+
+def signals() -> dict[int, str]:
+    """Return the names of the signals, without those for programs' own use."""
+    import signal
+
+    real_time = range(_FIRST_REAL_TIME, _LAST_REAL_TIME + 1)
+    return {each.value: each.name for each in signal.Signals if each.value not in real_time}
+
+
+def real_time_signal(number: int) -> str:
+    """Return the name of a signal for programs' own use, such as SIGRTMIN+3; else the number."""
+    if not _FIRST_REAL_TIME <= number <= _LAST_REAL_TIME:
+        return str(number)
+    above = number - _FIRST_REAL_TIME
+    return f"SIGRTMIN+{above}" if above else "SIGRTMIN"
+
+
+def tcp_states() -> dict[int, str]:
+    """Return the names of the states of a TCP socket."""
+    return dict(enumerate(_TCP_STATES, 1))
+
+
+def names_in_enum(enum: str, prefix: str) -> Callable[[], dict[int, str]]:
+    """Return a function that returns the names of an enum of the running kernel, less a prefix.
+
+    The numbers of such enums change from kernel to kernel. What the function returns is empty if
+    the kernel does not have the enum.
+    """
+
+    def names() -> dict[int, str]:
+        from tracewheel.runtime.host.errors import NotSupported
+        from tracewheel.runtime.trace.btf import kernel_enum
+
+        try:
+            values = kernel_enum(enum)
+        except NotSupported:
+            return {}
+        return {value: name.removeprefix(prefix) for name, value in values.items()}
+
+    return names
