@@ -340,6 +340,19 @@ def shells(bench: Bench, maker: str) -> None:
         with Session("bashreadline", ours) as session:
             session.wait_for("Tracing")
             bench.note(maker, shells_exit_ms=session.stop().exit_seconds * 1e3)
+        bench.note(maker, shells_detach_ms=_detach_ms("bashreadline"))
+
+
+def _detach_ms(tool: str) -> float:
+    """Attach a tool in this process, and return how long the kernel takes to detach it."""
+    from tracewheel.runtime.spec.catalogue import load_tool
+    from tracewheel.runtime.spec.request import Request
+    from tracewheel.runtime.trace.session import Session as Tracing
+
+    with Tracing(tool, Request(load_tool(tool)[0], {})) as tracing:
+        begin = time.monotonic()
+        tracing.detach()
+        return (time.monotonic() - begin) * 1e3
 
 
 def build_workload() -> None:

@@ -81,6 +81,7 @@ ROWS = (
     *(Row(f"{tool}: peak memory, MB", f"{tool}_peak_mb", 40, 35) for tool in TOOLS),
     *(Row(f"{tool}: Ctrl-C to exit, ms", f"{tool}_exit_ms", 500, 100) for tool in TOOLS),
     Row("bashreadline of five files: Ctrl-C to exit, ms", "shells_exit_ms", 500, 60),
+    Row("the same: of that, the kernel's wait, ms", "shells_detach_ms"),
 )
 
 
