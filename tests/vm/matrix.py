@@ -25,7 +25,6 @@ TIMEOUT = 36 * 60
 ELSEWHERE = (
     "tests/browser",
     "tests/contract/test_files.py",
-    "tests/contract/test_size.py",
     "tests/contract/test_static.py",
     "tests/faults/test_bad_input.py",
     "tests/faults/test_bounds.py",

@@ -4,6 +4,7 @@
 #define DRIFT_BLOCK_BPF_H
 
 #include "record.bpf.h"
+#include "nvme.bpf.h"
 #include "read.bpf.h"
 
 #define REQ_OP_MASK 0xff
@@ -43,37 +44,6 @@ static __always_inline struct gendisk *request_disk(struct request *rq, bool typ
 		return READ(typed, old, rq_disk);
 	queue = READ(typed, rq, q);
 	return READ(typed, queue, disk);
-}
-
-#define NVME_NAME_MOST 20 /* nvme9999c9999n9999, its NUL included, and one more */
-#define NVME_PATH_MOST 5  /* c9999 */
-
-/*
- * An NVMe disk with several paths has a hidden disk for each: nvme0c1n2 is the path to nvme0n2 by
- * controller 1. Users know only the disk. Constant offsets, because v5.10 allows no others in the
- * stack: bytes are cut out one at a time, and those behind them move up. Volatile, because the
- * compiler would keep copies of all of them, for which there is no room.
- */
-static __always_inline void cut_nvme_path(volatile char *name)
-{
-	int from = 0, length = 0;
-
-	if (name[0] != 'n' || name[1] != 'v' || name[2] != 'm' || name[3] != 'e')
-		return;
-#pragma unroll
-	for (int i = 5; i < NVME_NAME_MOST - 1; i++) {
-		if (name[i] == 'c')
-			from = i;
-		if (from && name[i] == 'n' && !length)
-			length = i - from;
-	}
-	for (int cut = 0; cut < length && cut < NVME_PATH_MOST; cut++) {
-#pragma unroll
-		for (int i = 5; i < NVME_NAME_MOST - 1; i++) {
-			if (i >= from)
-				name[i] = name[i + 1];
-		}
-	}
 }
 
 static __always_inline void copy_disk_name(ev_disk *ret, struct gendisk *disk, bool typed)
