@@ -106,17 +106,9 @@ static __always_inline int opened(void *ctx, int dirfd, const char *pathname,
 		return 0;
 	}
 	no_part(&open->dir);
-	if (full_path && open->path.length && draft->tail[0] != '/') {
-		struct task_struct *task = (void *)bpf_get_current_task();
-		struct path from = {};
-
-		if (dirfd == AT_FDCWD)
-			from = BPF_CORE_READ(task, fs, pwd);
-		if (dirfd == AT_FDCWD || path_of_fd(task, dirfd, &from))
-			put_directory(draft, &open->dir, task, &from);
-		else
-			open->dir.state = EV_UNREADABLE;
-	}
+	if (full_path && open->path.length && draft->tail[0] != '/')
+		put_directory_of(draft, &open->dir, (struct task_struct *)bpf_get_current_task(),
+				 dirfd);
 	return finish(ctx, draft, pid_tgid, flags, mode, ret);
 }
 

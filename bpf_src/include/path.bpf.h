@@ -30,6 +30,15 @@ static __always_inline bool path_of_fd(struct task_struct *task, int fd, struct 
 	return true;
 }
 
+/* The same for a descriptor that paths may start from: AT_FDCWD is the working directory. */
+static __always_inline bool path_of_dirfd(struct task_struct *task, int dirfd, struct path *ret)
+{
+	if (dirfd != AT_FDCWD)
+		return path_of_fd(task, dirfd, ret);
+	*ret = BPF_CORE_READ(task, fs, pwd);
+	return true;
+}
+
 /* Go to the parent directory, or from the root of a mount to the mount point. */
 static __always_inline bool step_up(struct path *at, bool *named)
 {
@@ -91,6 +100,16 @@ static __always_inline bool step_up(struct path *at, bool *named)
 			(draft)->used = __begin + __got;                                       \
 		}                                                                              \
 		finish_part(draft, ret);                                                       \
+	})
+
+/* Append the directory that paths relative to DIRFD start from. */
+#define put_directory_of(draft, ret, task, dirfd)                                              \
+	({                                                                                     \
+		struct path __from = {};                                                       \
+		if (path_of_dirfd(task, dirfd, &__from))                                       \
+			put_directory(draft, ret, task, &__from);                              \
+		else                                                                           \
+			(ret)->state = EV_UNREADABLE;                                          \
 	})
 
 #endif
