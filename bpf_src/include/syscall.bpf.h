@@ -16,8 +16,9 @@
 
 struct syscall {
 	__s64 number;
-	__u64 args[4];
+	__u64 args[5];
 	bool compat; /* of a 32-bit task: such calls have other numbers */
+	__u8 kind; /* set by is_of_kinds() */
 };
 
 #if defined(__TARGET_ARCH_x86)
@@ -32,6 +33,7 @@ struct syscall {
 		(call)->args[1] = (call)->compat ? READ(regs->cx) : READ(regs->si);            \
 		(call)->args[2] = READ(regs->dx);                                              \
 		(call)->args[3] = (call)->compat ? READ(regs->si) : READ(regs->r10);           \
+		(call)->args[4] = (call)->compat ? READ(regs->di) : READ(regs->r8);            \
 	})
 #define __syscall_number(regs, READ) READ(regs->orig_ax)
 
@@ -62,6 +64,7 @@ static __always_inline bool typed_syscall_is_compat(struct pt_regs *regs, bool t
 		(call)->args[1] = READ(regs->user_regs.regs[1]);                               \
 		(call)->args[2] = READ(regs->user_regs.regs[2]);                               \
 		(call)->args[3] = READ(regs->user_regs.regs[3]);                               \
+		(call)->args[4] = READ(regs->user_regs.regs[4]);                               \
 	})
 #define __syscall_number(regs, READ) READ(regs->syscallno)
 
@@ -113,6 +116,26 @@ static __always_inline __u8 syscall_kind(const volatile __u8 *kinds, __s64 numbe
 
 	barrier_var(at); /* v5.10's verifier needs the bound right before its use */
 	return at < SYSCALLS_MOST ? kinds[at] : 0;
+}
+
+/* True if one of the arrays has the number of CALL. Sets compat and kind of CALL. */
+static __always_inline bool is_of_kinds(struct syscall *call, const volatile __u8 *native,
+					const volatile __u8 *compat)
+{
+	__u8 native_kind = syscall_kind(native, call->number);
+	__u8 compat_kind = syscall_kind(compat, call->number);
+
+	if (!native_kind && !compat_kind)
+		return false;
+	call->compat = syscall_is_compat();
+	call->kind = call->compat ? compat_kind : native_kind;
+	return call->kind;
+}
+
+/* The ev_syscall of a call whose compat is set. */
+static __always_inline ev_syscall syscall_of(const struct syscall *call)
+{
+	return call->number << 1 | call->compat;
 }
 
 /* IS_SYSCALL(connect) defines is_connect(struct syscall *), which tests the number, sets compat. */
