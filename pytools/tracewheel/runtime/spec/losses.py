@@ -73,7 +73,8 @@ def counters_in(bpf_object: bytes) -> list[str]:
 
 def losses_of(tool: Shape, counters: Iterable[str]) -> list[Loss]:
     """Return the words that a tool's last line may have. ``counters`` are those of its object."""
-    sums = getattr(tool, "sums", "") or getattr(tool, "histograms", "")
+    shapes = [tool, *(option.as_shape for option in tool.options if option.as_shape)]
+    sums = {getattr(each, "sums", "") or getattr(each, "histograms", "") for each in shapes}
     losses = []
     for name in counters:
         if name == "clock":
@@ -82,7 +83,7 @@ def losses_of(tool: Shape, counters: Iterable[str]) -> list[Loss]:
             losses.append(Loss(name, COUNTERS[name]))
         elif isinstance(tool, Stream) and name == tool.ring:
             losses.append(Loss(name, RING))
-        elif name == sums:
+        elif name in sums:
             losses.append(Loss(name, SUMS))
         else:
             losses.append(Loss(name, BEGINS))
