@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Disks to trace: loop devices, and simulated ones that are slow or go wrong."""
+"""What tests of single tools act on: disks, cgroups and system calls of 32-bit programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import ctypes
 import fcntl
 import mmap
 import os
+import platform
+import signal
 import struct
 import subprocess
 import time
@@ -274,3 +276,49 @@ def new_cgroup() -> Iterator[Callable[..., Cgroup]]:
         path.rmdir()
     for name in enabled:
         control.write_text(f"-{name}")
+
+
+# int 0x80 with the five arguments of a function: the number of a call and its arguments.
+_CALL_32 = bytes.fromhex("53 89f8 89f3 87ca 4489c6 4489cf cd80 5b c3")
+_PATH_AT, _BUFFER_AT = 64, 8192  # in a page that 32 bits can address
+
+
+def _make_calls_32(path: str, calls: Iterable[tuple[Any, ...]]) -> None:
+    below_4g = 0x40
+    page = mmap.mmap(
+        -1,
+        16384,
+        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | below_4g,
+        mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+    )
+    page[: len(_CALL_32)] = _CALL_32
+    page[_PATH_AT : _PATH_AT + len(path)] = os.fsencode(path)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    addresses = {"path": at + _PATH_AT, "buffer": at + _BUFFER_AT}
+    call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_uint32] * 6)(at)
+    for number, *arguments in calls:
+        values = [addresses.get(argument, argument) for argument in arguments]
+        call(number, *values, *[0] * (5 - len(values)))
+
+
+@pytest.fixture
+def call_32() -> Callable[..., int]:
+    """Give a function that makes 32-bit calls in a process of its own; it returns the process's id.
+
+    A call is a number and up to five arguments, of which "path" stands for the address of the path,
+    and "buffer" for that of some memory.
+    """
+    if platform.machine() != "x86_64":
+        pytest.skip("needs 32-bit calls of x86")
+
+    def make(path: str, *calls: tuple[Any, ...]) -> int:
+        child = os.fork()
+        if not child:
+            _make_calls_32(path, calls)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSEGV:
+            pytest.skip("needs CONFIG_IA32_EMULATION")
+        return child
+
+    return make

@@ -8,8 +8,6 @@ import ctypes
 import errno
 import mmap
 import os
-import platform
-import signal
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,41 +114,20 @@ def test_opens_by_io_uring(trace: Any, tmp_path: Path, rungs_of: Any) -> None:
     assert expected == [(e["path"], e["ret"]) for e in tool.json if e["flags"] & os.O_RDWR]
 
 
-_CALL_32 = bytes.fromhex("53 89f8 89f3 87ca cd80 5b c3")  # int 0x80 with the arguments behind
-
-
-def open_as_32_bit(path: str) -> None:
-    """Make the three 32-bit calls that open a file, in a process of its own."""
-    creat, open_, open_at, at_cwd = 8, 5, 295, 0xFFFFFF9C
-    below_4g = 0x40
-    page = mmap.mmap(
-        -1, 8192, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | below_4g,
-        mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
-    )  # fmt: skip
-    page[: len(_CALL_32)] = _CALL_32
-    page[64 : 64 + len(path)] = os.fsencode(path)
-    at = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_uint32] * 4)(at)
-    call(creat, at + 64, 0o600, 0)
-    call(open_, at + 64, os.O_RDWR, 0)
-    call(open_at, at_cwd, at + 64, os.O_WRONLY)
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs 32-bit calls of x86")
-def test_opens_by_32_bit_calls(trace: Any, tmp_path: Path, rungs_of: Any) -> None:
+def test_opens_by_32_bit_calls(trace: Any, call_32: Any, tmp_path: Path, rungs_of: Any) -> None:
     """A 32-bit call, whose number means another one in 64 bits, shows like any other."""
+    creat, open_, open_at, at_cwd = 8, 5, 295, 0xFFFFFF9C
     for rung in rungs_of("opensnoop", "open"):
         path = str(tmp_path / rung)
         tool = trace("opensnoop", "--path", path, "--json", "--rung", f"open={rung}")
-        child = os.fork()
-        if not child:
-            open_as_32_bit(path)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
+        child = call_32(
+            path,
+            (creat, "path", 0o600),
+            (open_, "path", os.O_RDWR),
+            (open_at, at_cwd, "path", os.O_WRONLY),
+        )
         tool.end()
 
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSEGV:
-            pytest.skip("needs CONFIG_IA32_EMULATION")
         creating = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
         expected = [(child, flags) for flags in (creating, os.O_RDWR, os.O_WRONLY)]
         shown = [(e["pid"], e["flags"] & ~os.O_LARGEFILE & ~0o100000) for e in tool.json]
