@@ -41,6 +41,7 @@ typedef __u32 ev_operation;	/* of a block request: enum req_op */
 typedef __u32 ev_request_flags; /* the same and bits of enum req_flag_bits */
 typedef __u64 ev_cgroup;
 typedef __u32 ev_open_flags;
+typedef __u32 ev_at_flags;	/* of calls such as fstatat(2) */
 typedef __u32 ev_mode;
 typedef __u32 ev_syscall;	/* twice the number of a call, plus 1 for calls of 32-bit tasks */
 typedef __u32 ev_signal;

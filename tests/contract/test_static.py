@@ -44,7 +44,7 @@ NOBODY = 65534
 OF_THE_RUNTIME = re.compile(
     "filter_|glob_|hist_|argc_|probed_|sample_rate$|with_stack$|with_cgroup$|(kernel|user)_stacks$"
 )
-TABLES_IN_C = {"errors_by_status"}  # constants that nobody sets
+TABLES_IN_C = {"compat_kinds", "errors_by_status", "native_kinds"}  # constants that nobody sets
 # Letters whose meaning differs between tools, by the guide or by custom; no long flag does.
 MEANS_MANY = {f"-{letter}" for letter in "CFLMPQTUcdefghilmnpqsuv"}
 GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}

@@ -9,6 +9,17 @@ if TYPE_CHECKING:
 
 # The first number of a real-time signal that programs may use: glibc keeps two for itself.
 _FIRST_REAL_TIME, _LAST_REAL_TIME = 34, 64
+# Of include/uapi/linux/fcntl.h, as calls that tell of a file understand them.
+_AT_FLAGS = {
+    0: "-",
+    0x100: "AT_SYMLINK_NOFOLLOW",
+    0x200: "AT_EACCESS",
+    0x400: "AT_SYMLINK_FOLLOW",
+    0x800: "AT_NO_AUTOMOUNT",
+    0x1000: "AT_EMPTY_PATH",
+    0x2000: "AT_STATX_FORCE_SYNC",
+    0x4000: "AT_STATX_DONT_SYNC",
+}
 # enum of include/net/tcp_states.h, from 1 on; ss and /proc/net/tcp go by these numbers, too.
 _TCP_STATES = (
     "ESTABLISHED",
@@ -41,6 +52,11 @@ def real_time_signal(number: int) -> str:
         return str(number)
     above = number - _FIRST_REAL_TIME
     return f"SIGRTMIN+{above}" if above else "SIGRTMIN"
+
+
+def at_flags() -> dict[int, str]:
+    """Return the names of the flags of calls such as fstatat(2)."""
+    return dict(_AT_FLAGS)
 
 
 def tcp_states() -> dict[int, str]:

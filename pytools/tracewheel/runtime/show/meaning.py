@@ -9,7 +9,7 @@ import os
 from tracewheel.runtime.host.errnos import error_names
 from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.host.terminal import escape
-from tracewheel.runtime.show.kernel_names import real_time_signal, signals, tcp_states
+from tracewheel.runtime.show.kernel_names import at_flags, real_time_signal, signals, tcp_states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ MEANINGS = {
     "ev_operation": Meaning("operation", "operation"),
     "ev_request_flags": Meaning("request_flags", "request_flags"),
     "ev_open_flags": Meaning("open_flags", "unsigned"),
+    "ev_at_flags": Meaning("at_flags", "unsigned"),
     "ev_mode": Meaning("octal", "unsigned"),
     "ev_syscall": Meaning("syscall", "syscall"),
     "ev_signal": Meaning("signal", "signal"),
@@ -152,6 +153,7 @@ class Table(Record):
 TABLES = {
     "errno": Table("errno", error_names),
     "open_flags": Table("flags", open_flags),
+    "at_flags": Table("flags", at_flags),
     "exit": Table("exit", signals),
     "signal": Table("name", signals, real_time_signal),
     "tcp_state": Table("name", tcp_states),
