@@ -17,6 +17,7 @@
 #define TEXT_MOST 4097 /* bytes that one text may take, its NUL included: PATH_MAX and one more */
 #define COMM_LEN 16
 #define DISK_LEN 32
+#define NAME_LEN 64
 #define EV_NO_RESULT __INT64_MAX__
 #define EV_NO_DURATION __UINT64_MAX__
 #define EV_NO_EXIT -1
@@ -37,6 +38,7 @@ typedef __s64 ev_ret;		/* a result, a negative errno, or EV_NO_RESULT */
 typedef __s32 ev_exit;		/* a wait status, or EV_NO_EXIT */
 typedef __u32 ev_uid;
 typedef char ev_disk[DISK_LEN];	/* the disk's name, or "-" */
+typedef char ev_name[NAME_LEN];	/* of a file, cut if it is longer */
 typedef __u32 ev_operation;	/* of a block request: enum req_op */
 typedef __u32 ev_request_flags; /* the same and bits of enum req_flag_bits */
 typedef __u64 ev_cgroup;

@@ -58,6 +58,7 @@ CALLERS = r"do_syscall_64|entry_SYSCALL\w+|invoke_syscall|el0_svc\w*"
 BEGINS = {
     "opensnoop": rf"do_sys_openat2|__\w+_sys_(open|creat)\w*|{CALLERS}",
     "statsnoop": CALLERS,
+    "syncsnoop": CALLERS,
     "tcpconnect": r"inet_sk_state_store|tcp_set_state|tcp_v[46]_connect|__inet_stream_connect",
 }
 
@@ -67,7 +68,7 @@ def test_stacks_begin_where_events_happened(
     trace: Any, stir: Callable[[], None], rungs_of: Any, tmp_path: Path, name: str
 ) -> None:
     """By every rung, and in every form, no stack begins with frames of the tracing itself."""
-    ladders = {"opensnoop": "open", "statsnoop": "stat"}
+    ladders = {"opensnoop": "open", "statsnoop": "stat", "syncsnoop": "sync"}
     ladder = {**ladders, "tcpconnect": "connect"}[name]
     for rung in rungs_of(name, ladder):
         chosen = ("--rung", f"{ladder}={rung}")

@@ -34,6 +34,7 @@ MEANINGS = {
     "ev_ret": Meaning("result", "result"),
     "ev_exit": Meaning("exit", "exit"),
     "ev_disk": Meaning("chars", "chars"),
+    "ev_name": Meaning("chars", "chars"),
     "ev_operation": Meaning("operation", "operation"),
     "ev_request_flags": Meaning("request_flags", "request_flags"),
     "ev_open_flags": Meaning("open_flags", "unsigned"),
