@@ -280,7 +280,7 @@ def loads(bench: Bench, maker: str) -> None:
             loaded = _call(load.what, load.count, CPUS[-1:])
             usage = session.stop()
         shown = _count_rows(session, loaded)
-        cpu_us = (usage.cpu_seconds - idle.cpu_seconds) * 1e6 / load.count
+        cpu_us = (usage.cpu_seconds - idle.cpu_seconds) * 1e6 / max(shown, 1)
         slower = loaded.nanoseconds / alone.nanoseconds - 1
         figures = {"cpu_us": cpu_us, "slower_percent": slower * 100, "lost": usage.lost}
         if tool != "capable":  # it shows equal checks once

@@ -67,7 +67,7 @@ ROWS = (
     Row("tcpconnect: connects lost, as told", "connects_lost", 0, pick=max),
     Row("tcpconnect: neither shown nor told", "connects_untold", 0, pick=max),
     Row("tcpconnect: a connection slowed by, %", "connects_slower_percent"),
-    Row("statsnoop: the tool's CPU per stat, us", "statsnoop_cpu_us", 1 / 10, None, (LIBBPF,)),
+    Row("statsnoop: CPU per stat shown, us", "statsnoop_cpu_us", 1 / 10, None, (LIBBPF,)),
     Row("tcpaccept: a connection slowed by, %", "tcpaccept_slower_percent", 1 / 2, None, _SCRIPTED),
     Row("killsnoop: a signal slowed by, %", "killsnoop_slower_percent", 1, None, _PEERS),
     Row("capable: a check slowed by, %", "capable_slower_percent", 1, None, _PEERS),
