@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Filters of peers: the options -4, -6, --port and --to of runtime/spec/net.py. */
+/* Filters of addresses and ports: the options of runtime/spec/net.py. */
 #ifndef NET_BPF_H
 #define NET_BPF_H
 
@@ -21,6 +21,7 @@ const volatile __u8 net_ports[65536 / 8]; /* a bit for each port */
 const volatile __u32 net_count;
 const volatile struct net_wanted net_wanted[NETS_MOST];
 
+/* ADDRESS is the remote one; the tool says in its help of which end the port is. */
 static __always_inline bool peer_filtered_out(const __u32 *address, __u16 port)
 {
 	__u32 ip = ip_version(address);

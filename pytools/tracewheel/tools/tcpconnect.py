@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_count, parse_processes, parse_seconds
 from tracewheel.runtime.spec.common import PRINT_UID, WHO
-from tracewheel.runtime.spec.net import PEERS
+from tracewheel.runtime.spec.net import peers
 from tracewheel.runtime.spec.shapes import LIMITS, SHOW, STOP, Column, Option, Stream, Top
 
 _OVERHEAD = (
@@ -31,7 +31,7 @@ _SELECT = (
         "tracing ended (EINPROGRESS)",
         sets="failed_only",
     ),
-    *PEERS,
+    *peers("remote ports", "--to"),
     Option(
         ("-i", "--interval"),
         "with -c, print a report every SEC seconds",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tracewheel.runtime.host.errors import UsageError
-from tracewheel.runtime.spec.net import PEERS, parse_net, parse_ports
+from tracewheel.runtime.spec.net import parse_net, parse_ports, peers
 
 ADDRESSES = st.one_of(st.ip_addresses(), st.sampled_from(["127.0.0.1", "::1", "::", "0.0.0.0"]))
 
@@ -43,7 +43,7 @@ def test_networks_of_mapped_addresses() -> None:
 def test_ports(ranges: list[list[int]]) -> None:
     """The bits of a list are its ports."""
     text = ",".join(f"{a}-{b}" if a != b else f"{a}" for a, b in ranges)
-    (option,) = [option for option in PEERS if "-P" in option.flags]
+    (option,) = [option for option in peers("ports", "--to") if "-P" in option.flags]
     assert callable(option.sets)
     bits = option.sets((parse_ports(text),))["net_ports"]
 

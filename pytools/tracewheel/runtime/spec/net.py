@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Options that select peers by address and port, for tools that include net.bpf.h."""
+"""Options that select connections by address and port, for tools that include net.bpf.h."""
 
 from __future__ import annotations
 
@@ -67,23 +67,30 @@ def _nets(given: tuple[bytes, ...]) -> dict[str, Any]:
     return {"net_count": len(given), "net_wanted": nets}
 
 
-PEERS = (
+_VERSIONS = (
     Option(("-4", "--ipv4"), "trace only IPv4, also over IPv6 sockets", sets="net_ipv4_only"),
     Option(("-6", "--ipv6"), "trace only IPv6", sets="net_ipv6_only"),
-    Option(
-        ("-P", "--port"),
-        "trace only these remote ports, such as 80 or 443,8000-8999; may be repeated",
-        parse_ports,
-        "LIST",
-        sets=_ports,
-        repeat=True,
-    ),
-    Option(
-        ("--to",),
-        "trace only this remote network, such as 10.0.0.0/8; may be repeated",
-        parse_net,
-        "CIDR",
-        sets=_nets,
-        repeat=True,
-    ),
 )
+_PORT = Option(("-P", "--port"), "", parse_ports, "LIST", sets=_ports, repeat=True)
+
+
+def peers(ports: str, network: str) -> tuple[Option, ...]:
+    """Return the options that select connections.
+
+    ``ports`` is what the help calls the ports of -P. ``network`` is the flag that selects by the
+    remote address.
+    """
+    return (
+        *_VERSIONS,
+        _PORT._replace(
+            help=f"trace only these {ports}, such as 80 or 443,8000-8999; may be repeated"
+        ),
+        Option(
+            (network,),
+            "trace only this remote network, such as 10.0.0.0/8; may be repeated",
+            parse_net,
+            "CIDR",
+            sets=_nets,
+            repeat=True,
+        ),
+    )
