@@ -21,6 +21,7 @@
 #define EV_NO_RESULT __INT64_MAX__
 #define EV_NO_DURATION __UINT64_MAX__
 #define EV_NO_EXIT -1
+#define EV_NO_NUMBER __INT64_MAX__
 #define __maybe_unused __attribute__((unused))
 
 enum ev_state { EV_WHOLE, EV_CUT, EV_UNREADABLE, EV_ABSENT };
@@ -49,6 +50,7 @@ typedef __u32 ev_syscall;	/* twice the number of a call, plus 1 for calls of 32-
 typedef __u32 ev_signal;
 typedef __u32 ev_tcp_state;
 typedef __u64 ev_count;		/* of events */
+typedef __s64 ev_number;	/* from 0 on, or EV_NO_NUMBER */
 typedef __u32 ev_addr[4];	/* as on the wire, IPv6 or ::ffff:IPv4 */
 typedef char ev_comm[COMM_LEN];
 typedef struct ev_part ev_text;

@@ -33,6 +33,7 @@ MEANINGS = {
     "ev_duration": Meaning("span", "span", 1_000_000),
     "ev_ret": Meaning("result", "result"),
     "ev_exit": Meaning("exit", "exit"),
+    "ev_number": Meaning("result", "result"),
     "ev_disk": Meaning("chars", "chars"),
     "ev_name": Meaning("chars", "chars"),
     "ev_operation": Meaning("operation", "operation"),
