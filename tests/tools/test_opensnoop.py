@@ -6,14 +6,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import mmap
 import os
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tracewheel._shim import lib
+
+from tests.tools.conftest import by_io_uring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,27 +69,9 @@ def test_full_path_of_dirfd(trace: Any, tmp_path: Path) -> None:
 
 def open_by_io_uring(path: str, flags: int) -> int:
     """Let the kernel open a file without a system call for it; return the descriptor."""
-    setup, enter, open_at, wait, at_cwd = 425, 426, 18, 1, -100
-    libc = ctypes.CDLL(None)
-    params = (ctypes.c_uint32 * 30)()  # struct io_uring_params
-    ring = libc.syscall(setup, 1, params)
-    if ring < 0:
-        pytest.skip("needs io_uring")
-    completions = params[1]
-    tail, array, results = params[11], params[16], params[25]
+    open_at, at_cwd = 18, -100
     name = ctypes.create_string_buffer(os.fsencode(path))
-    with (
-        mmap.mmap(ring, max(array + 4, results + 16 * completions)) as queues,
-        mmap.mmap(ring, 64, offset=0x10000000) as entries,
-    ):
-        what = (open_at, 0, 0, at_cwd, 0, ctypes.addressof(name), 0, flags)
-        struct.pack_into("<BBHiQQII", entries, 0, *what)
-        struct.pack_into("<I", queues, array, 0)
-        struct.pack_into("<I", queues, tail, 1)
-        assert 1 == libc.syscall(enter, ring, 1, 1, wait, None, 0)
-        result: int = struct.unpack_from("<i", queues, results + 8)[0]
-    os.close(ring)
-    return result
+    return by_io_uring(open_at, at_cwd, ctypes.addressof(name), flags)
 
 
 def test_opens_by_io_uring(trace: Any, tmp_path: Path, rungs_of: Any) -> None:
