@@ -43,6 +43,8 @@ def main() -> int:
     parser.add_argument("--only", choices=names, nargs="+", default=names)
     parser.add_argument("--opens", type=int, default=1_000_000, help="of a storm")
     parser.add_argument("--idle-seconds", type=float, default=30, help="how long to watch it idle")
+    loads = list(measure.LOADS)
+    parser.add_argument("--load", choices=loads, nargs="+", default=loads, help="of --only loads")
     options = parser.parse_args()
     # A shell may have started this with ^C ignored, which the tools would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -59,7 +61,9 @@ def main() -> int:
     }
     if not (binaries / "opensnoop").exists():
         del opensnoops[OURS]
-    bench = measure.Bench(installed, opensnoops, binaries, options.opens, options.idle_seconds)
+    bench = measure.Bench(
+        installed, opensnoops, binaries, options.opens, options.idle_seconds, options.load
+    )
     load = f"{os.getloadavg()[0]:.1f}"
     about = {"Linux": platform.release(), **installed.versions, "load": load, "runs": options.runs}
     failed = False

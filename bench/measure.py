@@ -37,6 +37,7 @@ class Bench:
     binaries: Path
     opens: int
     idle_seconds: float
+    loads: Sequence[str]  # tools of LOADS
     samples: defaultdict[str, defaultdict[str, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
@@ -268,9 +269,10 @@ LOADS = {
 
 def loads(bench: Bench, maker: str) -> None:
     """Load one CPU with what some tools trace, without and beside each maker's tool."""
-    for tool, load in LOADS.items():
+    for tool in bench.loads:
         if not _can_load(bench, maker, tool):
             continue
+        load = LOADS[tool]
         made = Command((str(bench.binaries / tool),))
         command = made if maker == OURS else load.peers[maker](bench.peers)
         alone = _call(load.what, load.count, CPUS[-1:])

@@ -20,6 +20,8 @@ from .peers import Command
 BUILD = Path(__file__).with_name("build")
 PROBE = "tracewheel-probe-"
 _numbers = itertools.count(1)
+# A guest emulates its CPU: there bcc takes more than a minute to compile a tool.
+_PATIENCE = 20 if os.environ.get("TRACEWHEEL_GUEST") else 1
 
 
 def open_probe() -> int:
@@ -76,7 +78,7 @@ class Session:
     def prove(self, limit: float = 30) -> float:
         """Open paths until one is shown; return when the first shown one was opened."""
         tried: dict[int, float] = {}
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + limit * _PATIENCE
         while time.monotonic() < deadline and self.process.poll() is None:
             begin = time.monotonic()
             tried[open_probe()] = begin
@@ -98,7 +100,7 @@ class Session:
 
     def wait_for(self, text: str, limit: float = 30) -> None:
         """Wait until the tool says so on stdout or stderr."""
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + limit * _PATIENCE
         while text.encode() not in self.read() + self.errors.read_bytes():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise TimeoutError(f"not said: {text}: {self.errors.read_text()[-300:]}")
@@ -106,7 +108,7 @@ class Session:
 
     def wait_for_descriptor(self, kind: str, limit: float = 30) -> None:
         """Wait until the tool holds a descriptor of this kind, as their descriptions tell."""
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + limit * _PATIENCE
         while True:
             text = b""
             for file in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
@@ -116,7 +118,7 @@ class Session:
                 return
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise TimeoutError(f"no {kind}: {self.errors.read_text()[-300:]}")
-            time.sleep(0.001)
+            time.sleep(0.05)
 
     def peak_mb(self) -> float:
         """Return the most memory that the tool had; ru_maxrss counts its parent's, too."""
@@ -130,7 +132,7 @@ class Session:
         end.register(process, select.POLLIN)
         begin = time.monotonic()
         self.process.send_signal(signal.SIGINT)
-        ended = end.poll(limit * 1000)
+        ended = end.poll(limit * 1000 * _PATIENCE)
         exit_seconds = time.monotonic() - begin if ended else math.inf
         if not ended:
             self.process.kill()

@@ -83,6 +83,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--spare", type=int, default=2, metavar="N", help="CPUs that could come")
     parser.add_argument("--mem", type=int, default=2048, metavar="MB", help="default: 2048")
     parser.add_argument("--timeout", type=int, default=900, metavar="SECONDS", help="default: 900")
+    parser.add_argument(
+        "--icount", action="store_true", help="let each instruction take 1 ns: for measurements"
+    )
     parser.add_argument("--share", type=Path, metavar="DIR", help="make a folder writable")
     parser.add_argument("command", nargs="+", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -127,9 +130,11 @@ def emulate(
     kernel: Kernel, options: argparse.Namespace, work: Path, shares: dict[str, Path]
 ) -> str:
     """Run QEMU, passing on what the command writes, and tell how QEMU ended."""
+    # Time that passes by instructions does not depend on what else the host does.
+    threads = ["tcg,thread=single", "-icount", "shift=0,sleep=off"] if options.icount else []
     arguments = [
         "qemu-system-x86_64",
-        *("-machine", "q35,vmport=on", "-accel", "tcg,thread=multi"),
+        *("-machine", "q35,vmport=on", "-accel", *(threads or ["tcg,thread=multi"])),
         # More could come later: per-CPU maps have room for all that are possible. The kernel
         # believes so if it knows the hypervisor, and QEMU can pass for VMware: Linux commit
         # adbf61cc47cb ("x86/acpi/boot: Correct acpi_is_processor_usable() check again"), which

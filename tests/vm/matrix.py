@@ -181,12 +181,15 @@ def test(guest: Guest) -> tuple[int, str]:
 
 def peers(guest: Guest) -> list[str]:
     """Return the variables that tell where the other tools are, if that guest is to have them."""
-    if TESTS_OF_PEERS not in guest.pytest_arguments:
-        return []
+    return install_peers(guest.kernel) if TESTS_OF_PEERS in guest.pytest_arguments else []
+
+
+def install_peers(kernel: str) -> list[str]:
+    """Install the other tools, if they are not; return the variables that tell where they are."""
     install = [sys.executable, "-B", "-c", INSTALL_PEERS]
     done = subprocess.run(install, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, check=True)
     root = done.stdout.splitlines()[-1]
-    return [f"TRACEWHEEL_PEERS={root}", f"BCC_KERNEL_SOURCE={fetch_headers(guest.kernel)}"]
+    return [f"TRACEWHEEL_PEERS={root}", f"BCC_KERNEL_SOURCE={fetch_headers(kernel)}"]
 
 
 if __name__ == "__main__":
