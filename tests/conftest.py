@@ -383,6 +383,7 @@ def stir(tmp_path: Path) -> Callable[[], None]:
             subprocess.run(["/bin/true"], check=True)
             with socket.create_server(("127.0.0.1", 0)) as server:
                 socket.create_connection(server.getsockname()).close()
+                server.accept()[0].close()
         type_a_line()
         if not os.geteuid():
             write_to_disk(file.name)

@@ -52,14 +52,19 @@ def test_stacks_hold_all_events(
     assert {"flame.svg", "scope.json"} == {p.name for p in tmp_path.iterdir() if p.suffix}
 
 
-# What a stack begins with, by tool: where its event happens, or what made the system call that
-# ended. From v7 on the function that fexit traces is not on the stack while the program runs.
+# The ladder of each tool, and what a stack begins with: where its event happens, or what made the
+# system call that ended. From v7 on the function that fexit traces is not on the stack while the
+# program runs.
 CALLERS = r"do_syscall_64|entry_SYSCALL\w+|invoke_syscall|el0_svc\w*"
 BEGINS = {
-    "opensnoop": rf"do_sys_openat2|__\w+_sys_(open|creat)\w*|{CALLERS}",
-    "statsnoop": CALLERS,
-    "syncsnoop": CALLERS,
-    "tcpconnect": r"inet_sk_state_store|tcp_set_state|tcp_v[46]_connect|__inet_stream_connect",
+    "opensnoop": ("open", rf"do_sys_openat2|__\w+_sys_(open|creat)\w*|{CALLERS}"),
+    "statsnoop": ("stat", CALLERS),
+    "syncsnoop": ("sync", CALLERS),
+    "tcpaccept": ("accept", rf"security_sock_graft|(__)?inet_accept|{CALLERS}"),
+    "tcpconnect": (
+        "connect",
+        r"inet_sk_state_store|tcp_set_state|tcp_v[46]_connect|__inet_stream_connect",
+    ),
 }
 
 
@@ -68,8 +73,7 @@ def test_stacks_begin_where_events_happened(
     trace: Any, stir: Callable[[], None], rungs_of: Any, tmp_path: Path, name: str
 ) -> None:
     """By every rung, and in every form, no stack begins with frames of the tracing itself."""
-    ladders = {"opensnoop": "open", "statsnoop": "stat", "syncsnoop": "sync"}
-    ladder = {**ladders, "tcpconnect": "connect"}[name]
+    ladder, wanted = BEGINS[name]
     for rung in rungs_of(name, ladder):
         chosen = ("--rung", f"{ladder}={rung}")
         file = tmp_path / rung  # takes what would fill a pipe
@@ -84,7 +88,7 @@ def test_stacks_begin_where_events_happened(
         assert stacks
         begins = {stack[0].partition("+")[0] for stack in stacks}
         begins |= {line.rpartition(" ")[0].split(";")[-1] for line in folded.out.splitlines()}
-        assert not [begin for begin in begins if not re.fullmatch(BEGINS[name], begin)]
+        assert not [begin for begin in begins if not re.fullmatch(wanted, begin)]
 
 
 def test_stacks_of_known_events(trace: Any, tmp_path: Path) -> None:
