@@ -105,7 +105,7 @@ int shim_is_overlay(int fd)
 	return !fstatfs(fd, &system) && system.f_type == OVERLAYFS_SUPER_MAGIC;
 }
 
-void shim_sum(void *values, uint32_t count, uint32_t value_size)
+void shim_sum(void *values, uint32_t count, uint32_t value_size, uint64_t greatest)
 {
 	uint32_t words = value_size / 8, cpus = libbpf_num_possible_cpus();
 	uint64_t *to = values;
@@ -113,8 +113,14 @@ void shim_sum(void *values, uint32_t count, uint32_t value_size)
 
 	for (; count--; to += words, from += words * cpus) {
 		memmove(to, from, value_size);
-		for (uint32_t word = words; word < words * cpus; word++)
-			to[word % words] += from[word];
+		for (uint32_t word = words; word < words * cpus; word++) {
+			uint64_t *sum = to + word % words;
+
+			if (!(greatest >> word % words & 1))
+				*sum += from[word];
+			else if (*sum < from[word])
+				*sum = from[word];
+		}
 	}
 }
 

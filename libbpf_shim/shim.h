@@ -53,8 +53,11 @@ struct shim_ring {
 int shim_read(const struct shim_ring *ring, void *buffer, size_t size, size_t *ret);
 int shim_wait(int ring, int wake, int out, int target, int64_t timeout);
 
-/* Replace the values of each element, structs of u64 for each CPU, by one struct of their sums. */
-void shim_sum(void *values, uint32_t count, uint32_t value_size);
+/*
+ * Replace the values of each element, structs of u64 for each CPU, by one struct of their sums. Of
+ * the members whose bit is set in GREATEST it has the greatest value, and not the sum.
+ */
+void shim_sum(void *values, uint32_t count, uint32_t value_size, uint64_t greatest);
 void shim_settle(void); /* wait until all programs that run now have ended */
 
 /*

@@ -19,6 +19,18 @@
 	})
 
 /*
+ * Of a member of type ev_longest, which only a TOP without an array may have. If another program
+ * interrupts this one on its CPU just here, the shorter of two times may stay.
+ */
+#define keep_longest(longest, duration)                                                        \
+	({                                                                                     \
+		__u64 __duration = (duration);                                                 \
+		if ((longest) < __duration)                                                    \
+			(longest) = __duration;                                                \
+		(void)0;                                                                       \
+	})
+
+/*
  * COUNTS(calls, sums, 512) declares an array of 512 struct sums for each CPU, of which
  * counts_of(calls, index) finds one. It is used by ROW, and beside TOP for keys that are small
  * numbers.

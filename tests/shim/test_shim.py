@@ -207,14 +207,16 @@ def test_write_to_nobody(pipe: tuple[int, int]) -> None:
 
 @given(st.data())
 def test_sums_of_all_cpus(data: st.DataObject) -> None:
-    """The values that a per-CPU map has for an element become one, in their order."""
+    """The values that a per-CPU map has for an element become one: their sum, or the greatest."""
     cpus, words = lib.libbpf_num_possible_cpus(), data.draw(st.integers(1, 5))
     element = st.lists(st.integers(0, 2**48), min_size=cpus * words, max_size=cpus * words)
     elements = data.draw(st.lists(element, max_size=5))
     values = ffi.new("uint64_t[]", [number for each in elements for number in each] or [0])
-    lib.shim_sum(values, len(elements), 8 * words)
+    greatest = data.draw(st.integers(0, 2**words - 1))
+    lib.shim_sum(values, len(elements), 8 * words, greatest)
 
-    expected = [sum(each[word::words]) for each in elements for word in range(words)]
+    ways = [max if greatest >> word & 1 else sum for word in range(words)]
+    expected = [way(each[word::words]) for each in elements for word, way in enumerate(ways)]
     assert expected == list(values)[: len(expected)]
 
 

@@ -117,9 +117,18 @@ class Reader:
     def _sorted_by(self, sums: bytes) -> int:
         return sum(m.unpack(sums) for m in self._order)
 
-    def _add(self, sums: bytes, more: bytes, times: int = 1) -> bytes:
-        added = (m.unpack(sums) + times * m.unpack(more) for m in self._sums)
+    def _add(self, sums: bytes, more: bytes) -> bytes:
+        added = (
+            max(m.unpack(sums), m.unpack(more))
+            if m.meaning == "ev_longest"
+            else m.unpack(sums) + m.unpack(more)
+            for m in self._sums
+        )
         return b"".join(each.to_bytes(8, "little") for each in added)
+
+    def _growth(self, sums: bytes, earlier: bytes) -> bytes:
+        grown = (m.unpack(sums) - m.unpack(earlier) for m in self._sums)
+        return b"".join(each.to_bytes(8, "little") for each in grown)
 
     def _subtract(self) -> list[tuple[bytes, bytes]]:
         """Return the keys and sums of an array: what its sums have grown by."""
@@ -130,7 +139,7 @@ class Reader:
             if sums == earlier and self._index:
                 continue
             self._earlier[index] = sums
-            rows.append((self._key_of(index), self._add(sums, earlier, -1)))
+            rows.append((self._key_of(index), self._growth(sums, earlier)))
         return rows
 
     def _key_of(self, index: bytes) -> bytes:

@@ -32,6 +32,7 @@ MEANINGS = {
     "ev_time": Meaning("seconds", "epoch"),
     "ev_duration": Meaning("span", "span", 1_000_000),
     "ev_ret": Meaning("result", "result"),
+    "ev_longest": Meaning("span", "span", 1_000_000),
     "ev_exit": Meaning("exit", "exit"),
     "ev_number": Meaning("result", "result"),
     "ev_disk": Meaning("chars", "chars"),

@@ -155,14 +155,16 @@ class Session:
         """Yield the keys and values of a map.
 
         With ``summed``, the map must be a per-CPU map of 64-bit numbers, and the values are the
-        sums over all CPUs.
+        sums over all CPUs; where a member is an ev_longest, the greatest.
         """
         m = self.maps[name]
+        sums = self.object.members(m.value) if summed else []
+        greatest = sum(1 << each.offset // 8 for each in sums if each.meaning == "ev_longest")
         fd = lib.bpf_map__fd(find_map(self.handle, name))
         value_size = m.value_size * (lib.libbpf_num_possible_cpus() if summed else 1)
         for keys, values, count in _batches_of(m, fd, value_size):
             if summed:
-                lib.shim_sum(values, count, m.value_size)
+                lib.shim_sum(values, count, m.value_size, greatest)
             for i in range(count):
                 key, value = keys + i * m.key_size, values + i * m.value_size
                 yield ffi.buffer(key, m.key_size)[:], ffi.buffer(value, m.value_size)[:]
