@@ -722,8 +722,10 @@ static int put_value(struct text *out, const struct record *record,
 		whole = whole ? whole : 1;
 		if (column->kind == SHIM_BAR)
 			put_bar(out, (double)value * column->width / whole, column->width);
+		else if (column->kind == SHIM_SHARE)
+			put_ratio(out, value * 100.0 / whole);
 		else
-			put_ratio(out, value * (column->kind == SHIM_RATE ? 1e9 : 100.0) / whole);
+			put_ratio(out, value * 1e9 / whole / (column->unit ? column->unit : 1));
 		break;
 	case SHIM_ADDRESS:
 		put_if(json, out, '"');

@@ -94,6 +94,7 @@ struct shim_column {
 	const char *name; /* JSON key */
 	uint32_t kind, offset, size, width, table;
 	uint32_t number;
+	uint32_t unit; /* of what is told per second; 0 is the same as 1 */
 };
 
 struct shim_table {

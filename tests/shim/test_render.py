@@ -200,15 +200,16 @@ def test_least_result() -> None:
     assert f"{2**63}\n" == text.decode()
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(1, 2**62))
-def test_rate(value: int, ns: int) -> None:
-    """A rate is per second of the time in the record, small ones to a tenth."""
-    column = {"kind": lib.SHIM_RATE, "offset": 0, "size": 8, "number": 8}
+@given(st.integers(0, 2**64 - 1), st.integers(1, 2**62), st.sampled_from([0, 1, 256]))
+def test_rate(value: int, ns: int, unit: int) -> None:
+    """A rate is per second of the time in the record, in its unit, small ones to a tenth."""
+    column = {"kind": lib.SHIM_RATE, "offset": 0, "size": 8, "number": 8, "unit": unit}
     record = (value.to_bytes(8, "little") + ns.to_bytes(8, "little")).ljust(FIXED, b"\0")
     _, text, _ = render(batch_of(record), [column], False)
 
-    assert value * 1e9 / ns == pytest.approx(float(text), rel=0.05, abs=0.051)
-    assert (b"." in text) == (0 < value * 1e9 / ns < 10)
+    rate = value * 1e9 / ns / (unit or 1)
+    assert rate == pytest.approx(float(text), rel=0.05, abs=0.051)
+    assert (b"." in text) == (0 < rate < 10)
 
 
 @given(st.one_of(st.binary(min_size=16, max_size=16), st.ip_addresses().map(lambda a: a.packed)))

@@ -103,12 +103,13 @@ class Plan:
         self, member: Member, kind: str, name: str, width: int = 0, number: int = 0
     ) -> dict[str, Any]:
         """Return the struct shim_column of a member."""
-        table = 0
+        table = unit = 0
         shown_as = kind
         if kind in TABLES:
             table = self._tables.number_of(kind)
             shown_as = TABLES[kind].kind
         if kind in BESIDE:
+            unit = number
             number = self._members.get(BESIDE[kind], member).offset
         key = ffi.new("char[]", name.encode())
         self._referenced.append(key)
@@ -120,6 +121,7 @@ class Plan:
             "width": width,
             "table": table,
             "number": number or meaning_of(member).number,
+            "unit": unit,
         }
 
     def refresh(self) -> None:

@@ -69,7 +69,7 @@ class Column(Record):
 
     ``kind`` overrides how the member's type is shown: it names a table of runtime.show.meaning, or
     a member of enum shim_kind. What ``number`` means depends on the kind: for a span, it is the
-    number of ns in the unit.
+    number of ns in the unit, and for a rate, what is counted as one.
     """
 
     header: str
