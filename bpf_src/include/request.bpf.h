@@ -7,11 +7,11 @@
 #define REQUEST_BPF_H
 
 #include "record.bpf.h"
+#include "disk.bpf.h"
 #include "filter.bpf.h"
 #include "drift/bio.bpf.h"
 #include "drift/block.bpf.h"
 
-const volatile char filter_disk[DISK_LEN]; /* its name, NUL padded */
 const volatile __u32 filter_partition;		/* major << 20 | minor */
 const volatile __u64 filter_first_sector;	/* of the partition */
 const volatile __u64 filter_sectors;
@@ -34,17 +34,7 @@ static __always_inline bool partition_filtered_out(struct bio *bio, bool typed)
  */
 static __always_inline bool device_filtered_out(const char *name, struct bio *bio, bool typed)
 {
-	if (!filter_disk[0])
-		return false;
-	/* Up to the NUL: the kernel leaves other letters behind the names of SCSI disks. */
-#pragma unroll
-	for (int i = 0; i < DISK_LEN; i++) {
-		if (name[i] != filter_disk[i])
-			return true;
-		if (!filter_disk[i])
-			break;
-	}
-	return filter_partition && partition_filtered_out(bio, typed);
+	return disk_filtered_out(name) || (filter_partition && partition_filtered_out(bio, typed));
 }
 
 static __always_inline void copy_filtered_disk_name(ev_disk *ret)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_file
-from tracewheel.runtime.spec.common import PRINT_UID
+from tracewheel.runtime.spec.common import DATE, PRINT_UID
 from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream, Uprobes
 
 tool = Stream(
@@ -34,11 +34,7 @@ tool = Stream(
             "GLOB",
             globs="command",
         ),
-        Option(
-            ("-t", "--timestamps"),
-            "show the date and milliseconds as well (TIME)",
-            numbers_column="TIME",
-        ),
+        DATE,
         PRINT_UID,
     ),
     container=True,

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_milliseconds, parse_processes
+from tracewheel.runtime.spec.arguments import parse_milliseconds
 from tracewheel.runtime.spec.block import device_options
+from tracewheel.runtime.spec.common import pid_or
 from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream
 
 tool = Stream(
@@ -37,15 +38,7 @@ tool = Stream(
             shows=("QUE(ms)",),
         ),
         *device_options("start", "issue", "complete"),
-        Option(
-            ("-p",),
-            "without a number, the same as --process; with one or more, the same as --pid",
-            parse_processes,
-            "PID",
-            optional=True,
-            switches_on="process",
-            passes_to="pid",
-        ),
+        pid_or("process"),
         Option(
             ("--process",),
             "show the thread, parent and user of each process (TID, PPID, UID), and the cgroup "

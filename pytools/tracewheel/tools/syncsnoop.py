@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_seconds
-from tracewheel.runtime.spec.common import PRINT_UID, WHO, min_ms
-from tracewheel.runtime.spec.shapes import SHOW, STOP, Column, Option, Stream, Top
+from tracewheel.runtime.spec.common import PRINT_UID, WHO, interval_with, min_ms
+from tracewheel.runtime.spec.shapes import SHOW, Column, Option, Stream, Top
 
 _OVERHEAD = (
     "Each traced call takes about a microsecond longer, and every other system call about\n"
@@ -14,13 +13,7 @@ _OVERHEAD = (
 _SELECT = (
     Option(("-x", "--failed"), "trace only calls that failed", sets="failed_only"),
     min_ms("calls"),
-    Option(
-        ("-i", "--interval"),
-        "with -c, print a report every SEC seconds",
-        parse_seconds,
-        "SEC",
-        group=STOP,
-    ),
+    interval_with("-c"),
 )
 _COUNT = Option(
     ("-c", "--totals", "--count"),

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_count, parse_processes, parse_seconds
-from tracewheel.runtime.spec.common import PRINT_UID, WHO
+from tracewheel.runtime.spec.arguments import parse_count
+from tracewheel.runtime.spec.common import PRINT_UID, WHO, interval_with, pid_or
 from tracewheel.runtime.spec.net import peers
-from tracewheel.runtime.spec.shapes import LIMITS, SHOW, STOP, Column, Option, Stream, Top
+from tracewheel.runtime.spec.shapes import LIMITS, SHOW, Column, Option, Stream, Top
 
 _OVERHEAD = (
     "Each connection takes 1 to 4 microseconds longer, in addition to about 10 on\n"
@@ -15,15 +15,7 @@ _OVERHEAD = (
 _WITHOUT_SENDING = "connects by io_uring that fail before sending are not seen"
 _RUNGS = {"unsent__tp_btf": _WITHOUT_SENDING, "unsent__raw_tp": _WITHOUT_SENDING}
 _SELECT = (
-    Option(
-        ("-p",),
-        "without a number, the same as --ports; with one or more, the same as --pid",
-        parse_processes,
-        "PID",
-        optional=True,
-        switches_on="ports",
-        passes_to="pid",
-    ),
+    pid_or("ports"),
     Option(("-L", "-s", "--ports"), "show the local port as well (LPORT)", shows=("LPORT",)),
     Option(
         ("-x", "--failed"),
@@ -32,13 +24,7 @@ _SELECT = (
         sets="failed_only",
     ),
     *peers("remote ports", "--to"),
-    Option(
-        ("-i", "--interval"),
-        "with -c, print a report every SEC seconds",
-        parse_seconds,
-        "SEC",
-        group=STOP,
-    ),
+    interval_with("-c"),
 )
 _COUNT = Option(
     ("-c", "--totals", "--count"),

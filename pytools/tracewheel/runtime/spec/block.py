@@ -6,6 +6,30 @@ from __future__ import annotations
 from tracewheel.runtime.host.disks import Device, find_device
 from tracewheel.runtime.spec.shapes import Option
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DISK = Option(
+    ("--disk",),
+    "trace only this disk, partition, logical volume or array, given by its name or by a path in "
+    "/dev",
+    find_device,
+    "NAME",
+    sets=Device.variables,
+)
+
+
+def _disk_alone(device: Device) -> dict[str, Any]:
+    return {"filter_disk": device.variables()["filter_disk"]}
+
+
+# For tools that include disk.bpf.h alone.
+WHOLE_DISK = DISK._replace(
+    help="trace only this disk, given by its name or by a path in /dev; of a partition, its disk",
+    sets=_disk_alone,
+)
+
 
 def device_options(*request_ladders: str) -> tuple[Option, ...]:
     """Return the options that select a device.
@@ -23,13 +47,7 @@ def device_options(*request_ladders: str) -> tuple[Option, ...]:
             switches_on="debug",
             passes_to="disk",
         ),
-        Option(
-            ("--disk",),
-            "trace only this disk, partition, logical volume or array, given by its name or by a "
-            "path in /dev",
-            find_device,
-            "NAME",
-            sets=Device.variables,
+        DISK._replace(
             enables=("bio_start", "bio_end"),
             disables=request_ladders,
             only_if=lambda device: not device.has_requests,

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_milliseconds
-from tracewheel.runtime.spec.shapes import Column, Option
+from tracewheel.runtime.spec.arguments import (
+    parse_milliseconds,
+    parse_processes,
+    parse_seconds,
+)
+from tracewheel.runtime.spec.shapes import STOP, Column, Option
 
 # Who acts: for records that put_current_task() of filter.bpf.h has filled.
 WHO = (
@@ -12,6 +16,12 @@ WHO = (
     Column("TID", "tid", 7, hidden=True),
     Column("UID", "uid", 6, hidden=True),
     Column("COMM", "comm", 16),
+)
+# For tools whose first column is the time of day, as TIME.
+DATE = Option(
+    ("-t", "--timestamps"),
+    "show the date and milliseconds as well (TIME)",
+    numbers_column="TIME",
 )
 PRINT_UID = Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",))
 
@@ -24,4 +34,28 @@ def min_ms(what: str) -> Option:
         parse_milliseconds,
         "MSEC",
         sets="least_ns",
+    )
+
+
+def pid_or(other: str) -> Option:
+    """Return the option -p that is --pid with an argument, and another option without one."""
+    return Option(
+        ("-p",),
+        f"without a number, the same as --{other}; with one or more, the same as --pid",
+        parse_processes,
+        "PID",
+        optional=True,
+        switches_on=other,
+        passes_to="pid",
+    )
+
+
+def interval_with(flag: str) -> Option:
+    """Return the option for intervals of a tool that has reports only with another option."""
+    return Option(
+        ("-i", "--interval"),
+        f"with {flag}, print a report every SEC seconds",
+        parse_seconds,
+        "SEC",
+        group=STOP,
     )
