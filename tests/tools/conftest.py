@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from tracewheel.runtime.host.cgroups import cgroup_root
 
+from tests.arrays import load_module
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -164,6 +166,23 @@ class Disk:
         return child.pid
 
 
+class Volume(Disk):
+    """A device that the device mapper makes of others."""
+
+    def __init__(self, name: str, table: str) -> None:
+        self.volume = name
+        subprocess.run(["dmsetup", "create", name, "--noudevsync", "--table", table], check=True)
+        told = subprocess.run(
+            ["dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", name],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        super().__init__(f"/dev/{told.stdout.strip()}")
+
+    def control(self, command: str) -> None:
+        """Give the device mapper a command for this device."""
+        subprocess.run(["dmsetup", command, "--noudevsync", self.volume], check=True)
+
+
 @pytest.fixture
 def new_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
     """Give a function that makes a loop device, with options; they are removed after the test."""
@@ -193,6 +212,23 @@ def new_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
 def disk(new_disk: Callable[[], Disk]) -> Disk:
     """Give a disk."""
     return new_disk()
+
+
+@pytest.fixture
+def new_volume() -> Iterator[Callable[[str, str], Volume]]:
+    """Give a function that makes a volume of a name and a table; removed after the test."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    load_module("dm-mod")
+    volumes: list[Volume] = []
+
+    def make(name: str, table: str) -> Volume:
+        volumes.append(Volume(name, table))
+        return volumes[-1]
+
+    yield make
+    for volume in volumes:
+        volume.control("remove")
 
 
 @pytest.fixture

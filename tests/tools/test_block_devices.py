@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import subprocess
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tracewheel.runtime.host.disks import find_device
 
-from tests.tools.conftest import Disk
+from tests.arrays import load_module, start_array, stop_array
+from tests.tools.conftest import Disk, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,51 +23,7 @@ if TYPE_CHECKING:
 
 READS, WRITES, OTHERS = 23, 17, 13
 SECTORS = 8192  # of a volume or partition: half of a loop device
-NUMBERS = itertools.count()
 KINDS = ("tp_btf", "raw_tp")
-
-
-class Volume(Disk):
-    """A device that the device mapper makes of others."""
-
-    def __init__(self, name: str, table: str) -> None:
-        self.volume = name
-        subprocess.run(["dmsetup", "create", name, "--noudevsync", "--table", table], check=True)
-        told = subprocess.run(
-            ["dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", name],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        super().__init__(f"/dev/{told.stdout.strip()}")
-
-    def control(self, command: str) -> None:
-        """Give the device mapper a command for this device."""
-        subprocess.run(["dmsetup", command, "--noudevsync", self.volume], check=True)
-
-
-def load_module(name: str) -> None:
-    """Load a module of the kernel, or skip the test; guests have all but that of NVMe."""
-    loaded = subprocess.run(["modprobe", "-q", name.replace("-", "_")], check=False)
-    if loaded.returncode and not Path("/sys/module", name.replace("-", "_")).exists():
-        is_guest = bool(os.environ.get("TRACEWHEEL_GUEST"))
-        assert not is_guest or name == "nvme-loop", f"no kernel module {name}"
-        pytest.skip(f"needs the kernel module {name}")
-
-
-@pytest.fixture
-def new_volume() -> Iterator[Callable[[str, str], Volume]]:
-    """Give a function that makes a volume of a name and a table; removed after the test."""
-    if os.geteuid():
-        pytest.skip("needs root")
-    load_module("dm-mod")
-    volumes: list[Volume] = []
-
-    def make(name: str, table: str) -> Volume:
-        volumes.append(Volume(name, table))
-        return volumes[-1]
-
-    yield make
-    for volume in volumes:
-        volume.control("remove")
 
 
 @pytest.fixture
@@ -80,24 +36,11 @@ class Array(Disk):
     """A RAID 0 of two disks: it passes on the bios that it gets."""
 
     def __init__(self, disks: list[Disk]) -> None:
-        # Each has another name: the kernel takes its time to remove an array.
-        super().__init__(f"/dev/md_tracewheel{next(NUMBERS)}")
-        Path("/sys/module/md_mod/parameters/new_array").write_text(self.name)
-        md = self.settings / "md"
-        (md / "metadata_version").write_text("none")
-        (md / "level").write_text("raid0")
-        (md / "chunk_size").write_text("65536")
-        (md / "raid_disks").write_text(str(len(disks)))
-        for slot, disk in enumerate(disks):
-            (md / "new_dev").write_text((disk.settings / "dev").read_text())
-            member = md / f"dev-{disk.name}"
-            (member / "size").write_text(str(2 * SECTORS // 2))  # in KiB
-            (member / "slot").write_text(str(slot))
-        (md / "array_state").write_text("active")
+        super().__init__("/dev/" + start_array("raid0", [disk.name for disk in disks]))
 
     def stop(self) -> None:
         """Take the array apart."""
-        (self.settings / "md/array_state").write_text("clear")
+        stop_array(self.name)
 
 
 @pytest.fixture
