@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -371,8 +371,59 @@ def called() -> Callable[[bytes], contextlib.AbstractContextManager[None]]:
     return name_thread
 
 
+class FileSystem(NamedTuple):
+    """A file system of which nobody else knows."""
+
+    path: Path
+    disk: str
+
+    def file(self, pages: int) -> Path:
+        """Return a file of so many pages. What is new has its place on the disk."""
+        path = self.path / f"{pages}-pages"
+        if not path.exists():
+            path.touch()
+            self.dirty(pages)
+            self.sync()
+        return path
+
+    def dirty(self, pages: int) -> None:
+        """Change so many pages, all of a file, and leave them in memory."""
+        with open(self.file(pages), "r+b") as file:
+            file.write(os.urandom(pages * os.sysconf("SC_PAGESIZE")))
+
+    def sync(self) -> None:
+        """Have all pages written, in the name of this process."""
+        folder = os.open(self.path, os.O_RDONLY)
+        assert not ctypes.CDLL(None).syncfs(folder)
+        os.close(folder)
+
+
+def attach_loop(image: Path) -> str:
+    """Make a loop device of a file; return its path."""
+    losetup = ["losetup", "--find", "--show", str(image)]
+    return subprocess.run(losetup, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def file_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileSystem]:
+    """Give a file system on a loop device."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    folder = tmp_path_factory.mktemp("file-system")
+    image, path = folder / "image", folder / "mounted"
+    image.touch()
+    os.truncate(image, 4 << 20)
+    path.mkdir()
+    subprocess.run(["mkfs.ext2", "-q", "-F", image], check=True)
+    loop = attach_loop(image)
+    subprocess.run(["mount", loop, path], check=True)
+    yield FileSystem(path, os.path.basename(loop))
+    subprocess.run(["umount", path], check=True)
+    subprocess.run(["losetup", "--detach", loop], check=True)
+
+
 @pytest.fixture
-def stir(tmp_path: Path) -> Callable[[], None]:
+def stir(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], None]:
     """Give a function that makes some of every event: an open, an exec, a connection, a line."""
 
     def make_events() -> None:
@@ -387,6 +438,9 @@ def stir(tmp_path: Path) -> Callable[[], None]:
         type_a_line()
         if not os.geteuid():
             write_to_disk(file.name)
+            written: FileSystem = request.getfixturevalue("file_system")
+            written.dirty(1)
+            written.sync()
 
     return make_events
 
@@ -406,8 +460,7 @@ def type_a_line() -> None:
 
 def write_to_disk(image: str) -> None:
     """Write to a loop device: a temporary folder need not be on a disk."""
-    losetup = ["losetup", "--find", "--show", image]
-    path = subprocess.run(losetup, capture_output=True, text=True, check=True).stdout.strip()
+    path = attach_loop(Path(image))
     with open(path, "r+b") as disk:
         disk.write(bytes(4096))
         os.fsync(disk.fileno())

@@ -52,6 +52,7 @@ typedef __u32 ev_tcp_state;
 typedef __u64 ev_count;		/* of events */
 typedef __s64 ev_number;	/* from 0 on, or EV_NO_NUMBER */
 typedef __u64 ev_longest;	/* ns; in sums, where it is the greatest and is not added up */
+typedef __u32 ev_writeback_reason;
 typedef __u32 ev_addr[4];	/* as on the wire, IPv6 or ::ffff:IPv4 */
 typedef char ev_comm[COMM_LEN];
 typedef struct ev_part ev_text;

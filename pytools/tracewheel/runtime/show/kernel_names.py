@@ -82,3 +82,9 @@ def names_in_enum(enum: str, prefix: str) -> Callable[[], dict[int, str]]:
         return {value: name.removeprefix(prefix) for name, value in values.items()}
 
     return names
+
+
+def writeback_reasons() -> dict[int, str]:
+    """Return the names of the reasons for writeback, as the kernel's tracepoints print them."""
+    names = names_in_enum("wb_reason", "WB_REASON_")()
+    return {value: name.lower() for value, name in names.items()}

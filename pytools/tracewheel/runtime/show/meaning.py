@@ -9,7 +9,13 @@ import os
 from tracewheel.runtime.host.errnos import error_names
 from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.host.terminal import escape
-from tracewheel.runtime.show.kernel_names import at_flags, real_time_signal, signals, tcp_states
+from tracewheel.runtime.show.kernel_names import (
+    at_flags,
+    real_time_signal,
+    signals,
+    tcp_states,
+    writeback_reasons,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ MEANINGS = {
     "ev_syscall": Meaning("syscall", "syscall"),
     "ev_signal": Meaning("signal", "signal"),
     "ev_tcp_state": Meaning("tcp_state", "tcp_state"),
+    "ev_writeback_reason": Meaning("writeback_reason", "writeback_reason"),
     "ev_addr": Meaning("address", "address"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
@@ -160,6 +167,7 @@ TABLES = {
     "exit": Table("exit", signals),
     "signal": Table("name", signals, real_time_signal),
     "tcp_state": Table("name", tcp_states),
+    "writeback_reason": Table("name", writeback_reasons),
     "operation": Table("name", _operations),
     "request_flags": Table("name", find=_request_flags),
     "rwbs": Table("name", find=_request_letters),

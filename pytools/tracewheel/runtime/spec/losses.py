@@ -40,6 +40,12 @@ COUNTERS = {
     "such a process does may be missing. Give a larger --buffer-size.",
     "followed": "Processes that --follow did not keep, because there were too many: what they and "
     "their children do is missing.",
+    "requests": "Requests for writeback that could not be kept until a flusher took them, because "
+    "too many were waiting at once: for whom their pages were written is not known. Give a larger "
+    "--max-entries.",
+    "orders": "Requests for writeback that could not be kept until a flusher had done them, "
+    "because too many flushers were working at once: for whom their pages were written is not "
+    "known. Give a larger --max-entries.",
 }
 # Losses that no counter of a program tells: the runtime finds them out.
 SKIPPED = (
