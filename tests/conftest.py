@@ -29,6 +29,8 @@ from tracewheel.runtime.spec.catalogue import load_tool, tool_names
 from tracewheel.runtime.spec.shapes import WITH_COLUMNS, WITH_INTERVALS, Stream
 from tracewheel.runtime.trace.btf import preempts_programs
 
+from tests.arrays import has_module, start_array, stop_array
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -422,9 +424,29 @@ def file_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileSystem
     subprocess.run(["losetup", "--detach", loop], check=True)
 
 
+@pytest.fixture(scope="session")
+def small_array(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the path of an array of one disk, empty where the kernel has no arrays."""
+    if os.geteuid() or not (has_module("md-mod") and has_module("raid1")):
+        assert not IN_GUEST, "no kernel module raid1"
+        yield ""
+        return
+    image = tmp_path_factory.mktemp("array") / "image"
+    image.touch()
+    os.truncate(image, 8 << 20)
+    loop = attach_loop(image)
+    name = start_array("raid1", [os.path.basename(loop)])
+    yield f"/dev/{name}"
+    stop_array(name)
+    subprocess.run(["losetup", "--detach", loop], check=True)
+
+
 @pytest.fixture
 def stir(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], None]:
-    """Give a function that makes some of every event: an open, an exec, a connection, a line."""
+    """Give a function that makes some of every event: an open, an exec, a connection, a line.
+
+    The events of `silent_tools` are left out.
+    """
 
     def make_events() -> None:
         for number in range(3):
@@ -441,8 +463,24 @@ def stir(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], None]:
             written: FileSystem = request.getfixturevalue("file_system")
             written.dirty(1)
             written.sync()
+            flush(request.getfixturevalue("small_array"))
 
     return make_events
+
+
+@pytest.fixture(scope="session")
+def silent_tools(small_array: str) -> set[str]:
+    """Give the names of the tools whose events cannot happen on this machine."""
+    return set() if small_array else {"mdflush"}
+
+
+def flush(disk: str) -> None:
+    """Flush the write cache of a disk, if there is one."""
+    if not disk:
+        return
+    fd = os.open(disk, os.O_RDWR)
+    os.fsync(fd)
+    os.close(fd)
 
 
 def type_a_line() -> None:
