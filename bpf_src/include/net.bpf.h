@@ -21,16 +21,25 @@ const volatile __u8 net_ports[65536 / 8]; /* a bit for each port */
 const volatile __u32 net_count;
 const volatile struct net_wanted net_wanted[NETS_MOST];
 
-/* ADDRESS is the remote one; the tool says in its help of which end the port is. */
-static __always_inline bool peer_filtered_out(const __u32 *address, __u16 port)
+static __always_inline bool version_filtered_out(const __u32 *address)
 {
 	__u32 ip = ip_version(address);
+
+	return (net_ipv4_only && ip != 4) || (net_ipv6_only && ip != 6);
+}
+
+static __always_inline bool port_filtered_out(__u16 port)
+{
 	__u64 at = port / 8;
 
 	barrier_var(at); /* v5.10's verifier needs the bound right before its use */
-	if ((net_ipv4_only && ip != 4) || (net_ipv6_only && ip != 6) ||
-	    (net_ports_given && !(net_ports[at & 8191] & 1 << (port & 7))))
-		return true;
+	return net_ports_given && !(net_ports[at & 8191] & 1 << (port & 7));
+}
+
+static __always_inline bool address_filtered_out(const __u32 *address)
+{
+	__u32 ip = ip_version(address);
+
 	for (__u32 i = 0; i < NETS_MOST; i++) {
 		const volatile struct net_wanted *net = net_wanted + i;
 
@@ -43,6 +52,22 @@ static __always_inline bool peer_filtered_out(const __u32 *address, __u16 port)
 			return false;
 	}
 	return net_count;
+}
+
+/* ADDRESS is the remote one; the tool says in its help of which end the port is. */
+static __always_inline bool peer_filtered_out(const __u32 *address, __u16 port)
+{
+	return version_filtered_out(address) || port_filtered_out(port) ||
+	       address_filtered_out(address);
+}
+
+/* The same for a packet: a port, and a network, may be that of either end. */
+static __always_inline bool ends_filtered_out(const __u32 *saddr, __u16 sport, const __u32 *daddr,
+					      __u16 dport)
+{
+	return version_filtered_out(saddr) ||
+	       (port_filtered_out(sport) && port_filtered_out(dport)) ||
+	       (address_filtered_out(saddr) && address_filtered_out(daddr));
 }
 
 #endif

@@ -94,3 +94,22 @@ def peers(ports: str, network: str) -> tuple[Option, ...]:
             repeat=True,
         ),
     )
+
+
+# For tools that tell of a connection from neither end: those of ends_filtered_out().
+ENDS = (
+    *_VERSIONS,
+    _PORT._replace(
+        help="trace only connections with one of these ports at either end, such as 80 or "
+        "443,8000-8999; may be repeated"
+    ),
+    Option(
+        ("-i", "--ip"),
+        "trace only connections with this address or network at either end, such as 192.168.1.1 or "
+        "10.0.0.0/8; may be repeated",
+        parse_net,
+        "CIDR",
+        sets=_nets,
+        repeat=True,
+    ),
+)
