@@ -129,9 +129,13 @@ def _columns(tool: Shape) -> list[str]:
     every = columns_of(tool)
     if not every:
         return []
-    shown = "  ".join(column.header for column in every if not column.hidden)
-    hidden = "  ".join(column.header for column in every if column.hidden)
-    return [f"columns:\n  {shown}", f"columns on request:\n  {hidden}"]
+    shown = _indented("  ".join(column.header for column in every if not column.hidden))
+    hidden = _indented("  ".join(column.header for column in every if column.hidden))
+    return [f"columns:\n{shown}", f"columns on request:\n{hidden}"]
+
+
+def _indented(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
 def _caveats(tool: Shape) -> list[str]:
