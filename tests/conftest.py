@@ -174,14 +174,18 @@ class Run:
         return int(found[1]), int(found[2]), found[3] or ""
 
 
-@functools.cache  # takes as long as a start of the tool
-def rungs(tool: str, ladder: str, *options: str) -> list[str]:
-    """Return the rungs of a ladder that this kernel offers, as --explain tells."""
-    explained = subprocess.run(
+@functools.cache  # takes longer than a start of the tool
+def explain(tool: str, *options: str) -> str:
+    """Return what a tool says of the ways of tracing that this kernel allows."""
+    return subprocess.run(
         [COMMANDS / tool, *options, "--explain"], capture_output=True, text=True, timeout=LIMIT_S
     ).stdout
+
+
+def rungs(tool: str, ladder: str, *options: str) -> list[str]:
+    """Return the rungs of a ladder that this kernel offers, as --explain tells."""
     found = []
-    for line in explained.splitlines():
+    for line in explain(tool, *options).splitlines():
         what, _, state = line.partition(": ")[2].partition(": ")
         name, _, rung = what.partition(" by ")
         if name == ladder and state.startswith(("taken", "holds")):
