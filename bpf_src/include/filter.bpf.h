@@ -35,6 +35,13 @@ static __always_inline bool process_filtered_out(__u32 pid)
 	return filter_pid && pid != filter_pid;
 }
 
+/* Whether an option leaves out the events of some processes, other than the tool's own. */
+static __always_inline bool processes_chosen(void)
+{
+	return filter_pid || filter_listed || filter_follow || filter_tid || filter_uid >= 0 ||
+	       filter_comm[0] || filter_cgroup;
+}
+
 static __always_inline bool ids_filtered_out(__u64 pid_tgid)
 {
 	__u32 pid = pid_tgid >> 32;

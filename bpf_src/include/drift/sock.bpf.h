@@ -59,15 +59,20 @@ static __always_inline __u16 tcp_source_port(struct sock *sk, bool typed)
 	return tcp ? bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport) : 0;
 }
 
-/* The socket behind a descriptor of the current task, or NULL. */
-static __always_inline struct sock *sock_of_fd(int fd)
+/* The socket that a file is, or NULL. */
+static __always_inline struct sock *sock_of_file(struct file *file)
 {
-	struct file *file = file_of_fd((void *)bpf_get_current_task(), fd);
 	struct socket *socket = BPF_CORE_READ(file, private_data);
 
 	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
 	return BPF_CORE_READ(socket, sk);
+}
+
+/* The socket behind a descriptor of the current task, or NULL. */
+static __always_inline struct sock *sock_of_fd(int fd)
+{
+	return sock_of_file(file_of_fd((void *)bpf_get_current_task(), fd));
 }
 
 /* Read a struct sockaddr of LENGTH bytes, by bpf_probe_read_kernel or bpf_probe_read_user. */

@@ -107,4 +107,14 @@ static __always_inline __u32 current_ppid(bool typed)
 	return BPF_CORE_READ(task, real_parent, tgid);
 }
 
+/* PF_KTHREAD and the like, of the current task. */
+static __always_inline __u32 current_flags(bool typed)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	if (typed && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+		return bpf_get_current_task_btf()->flags;
+	return BPF_CORE_READ(task, flags);
+}
+
 #endif

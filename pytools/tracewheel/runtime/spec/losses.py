@@ -46,6 +46,9 @@ COUNTERS = {
     "orders": "Requests for writeback that could not be kept until a flusher had done them, "
     "because too many flushers were working at once: for whom their pages were written is not "
     "known. Give a larger --max-entries.",
+    "unowned": "Events of sockets whose process is not known, which an option such as -p has left "
+    "out: some of them may be of the processes that were asked for. The process had closed the "
+    "socket before the tracing began, or there were too many sockets: give a larger --max-entries.",
 }
 # Losses that no counter of a program tells: the runtime finds them out.
 SKIPPED = (

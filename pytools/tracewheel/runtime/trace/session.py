@@ -66,6 +66,10 @@ class Session:
 
     def _start(self) -> None:
         self.taken = self._climber.climb()
+        if "owners" in self.maps:
+            from tracewheel.runtime.trace import tasks
+
+            tasks.note_owners(self.handle)
         for m in self.maps.values():
             if m.type == RINGBUF:
                 self.ring = Ring(find_map(self.handle, m.name))

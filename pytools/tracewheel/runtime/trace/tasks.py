@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The tasks of this PID namespace: their ids on the host, and their descendants."""
+"""The tasks of this PID namespace: their ids on the host, their descendants, their sockets."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 _LIST = "list_tasks"  # the program of filter.bpf.h that lists tasks
+_LIST_OWNERS = "list_owners"  # the program of owner.bpf.h that notes whose the TCP sockets are
 _SEEN = struct.Struct("=IIIIQ")  # struct seen_task of filter.bpf.h
 
 
@@ -37,19 +38,32 @@ def enable(handle: Any) -> None:
     autoload(handle, _LIST, True)
 
 
-def tasks(handle: Any) -> list[Task]:
-    """Return the tasks that this PID namespace shows. Raises BpfError."""
-    link = lib.bpf_program__attach_iter(find_program(handle, _LIST), ffi.NULL)
+def _iterate(handle: Any, program: str) -> bytes:
+    """Run a program for each of what it lists; return what it has written. Raises BpfError."""
+    link = lib.bpf_program__attach_iter(find_program(handle, program), ffi.NULL)
     if not link:
         raise explain_failure("cannot list processes", -ffi.errno, take_log())
+    written = None
     try:
         with open(lib.bpf_iter_create(lib.bpf_link__fd(link)), "rb", buffering=0) as listing:
-            return [Task(*each) for each in _SEEN.iter_unpack(listing.read())]
+            while written is None:  # EAGAIN: it was run a million times, and wrote nothing
+                written = listing.read()
     except (OSError, ValueError) as error:
         number = -getattr(error, "errno", ffi.errno)
         raise explain_failure("cannot list processes", number, take_log()) from None
     finally:
         lib.bpf_link__destroy(link)
+    return written
+
+
+def tasks(handle: Any) -> list[Task]:
+    """Return the tasks that this PID namespace shows. Raises BpfError."""
+    return [Task(*each) for each in _SEEN.iter_unpack(_iterate(handle, _LIST))]
+
+
+def note_owners(handle: Any) -> None:
+    """Tell the programs of owner.bpf.h whose the TCP sockets are that are there already."""
+    _iterate(handle, _LIST_OWNERS)
 
 
 def host_ids(data: bytes, ids: Iterable[int]) -> dict[int, int]:
