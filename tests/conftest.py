@@ -461,6 +461,7 @@ def stir(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], None]:
             with socket.create_server(("127.0.0.1", 0)) as server:
                 socket.create_connection(server.getsockname()).close()
                 server.accept()[0].close()
+        retransmit()
         type_a_line()
         if not os.geteuid():
             write_to_disk(file.name)
@@ -485,6 +486,65 @@ def flush(disk: str) -> None:
     fd = os.open(disk, os.O_RDWR)
     os.fsync(fd)
     os.close(fd)
+
+
+class Instruction(ctypes.Structure):
+    """An instruction of a socket filter: struct sock_filter of linux/filter.h."""
+
+    _fields_ = (
+        ("code", ctypes.c_uint16),
+        ("if_true", ctypes.c_uint8),
+        ("if_false", ctypes.c_uint8),
+        ("number", ctypes.c_uint32),
+    )
+
+
+class Filter(ctypes.Structure):
+    """A socket filter: struct sock_fprog of linux/filter.h."""
+
+    _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(Instruction)))
+
+
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+BPF_RET = 6
+IGNORE_ALL = ((BPF_RET, 0, 0, 0),)
+TCPI_TOTAL_RETRANS = 100  # offset in struct tcp_info of linux/tcp.h
+
+
+def ignore(end: socket.socket, what: tuple[tuple[int, int, int, int], ...] = IGNORE_ALL) -> None:
+    """Let a socket drop packets before TCP has seen them: all, or those that a filter chooses."""
+    instructions = (Instruction * len(what))(*(Instruction(*each) for each in what))
+    program = Filter(len(what), instructions)
+    end.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, bytes(program))
+
+
+def heed(end: socket.socket) -> None:
+    """Let a socket take packets again."""
+    end.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+def tcp_info(end: socket.socket, offset: int) -> int:
+    """Return a number that the kernel tells of a TCP socket."""
+    info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+    return int.from_bytes(info[offset : offset + 4], sys.byteorder)
+
+
+def retransmit() -> None:
+    """Send what the other end ignores, until it is sent again.
+
+    Of two segments without an answer the kernel sends one again within some 10 ms.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer, _ = server.accept()
+    ignore(peer)
+    for _ in range(2):
+        client.send(b"x")
+    wait_until(lambda: tcp_info(client, TCPI_TOTAL_RETRANS))
+    heed(peer)
+    client.close()
+    peer.close()
 
 
 def type_a_line() -> None:

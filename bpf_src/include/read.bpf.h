@@ -10,6 +10,9 @@
  * verifier knows the pointer. Direct loads are cheaper, and lockdown=confidentiality allows them.
  */
 #define READ(typed, from, member) ((typed) ? (from)->member : BPF_CORE_READ(from, member))
+#define READ_BITS(typed, from, member)                                                         \
+	((typed) ? BPF_CORE_READ_BITFIELD(from, member) :                                      \
+		   BPF_CORE_READ_BITFIELD_PROBED(from, member))
 
 #define __ON_TRACEPOINT(point, ladder, suffix, repeats, call, args...)                         \
 	SEC("tp_btf/" #point)                                                                  \

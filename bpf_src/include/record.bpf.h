@@ -49,6 +49,8 @@ typedef __u32 ev_mode;
 typedef __u32 ev_syscall;	/* twice the number of a call, plus 1 for calls of 32-bit tasks */
 typedef __u32 ev_signal;
 typedef __u32 ev_tcp_state;
+typedef __u32 ev_ca_state;	/* enum tcp_ca_state, or another number if there is none */
+typedef __u32 ev_retransmit;	/* enum retransmit_type of tcpretrans.bpf.c */
 typedef __u64 ev_count;		/* of events */
 typedef __s64 ev_number;	/* from 0 on, or EV_NO_NUMBER */
 typedef __u64 ev_longest;	/* ns; in sums, where it is the greatest and is not added up */

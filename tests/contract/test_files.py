@@ -65,6 +65,7 @@ BEGINS = {
         "connect",
         r"inet_sk_state_store|tcp_set_state|tcp_v[46]_connect|__inet_stream_connect",
     ),
+    "tcpretrans": ("retransmit", r"__tcp_retransmit_skb|tcp_rtx_synack"),
 }
 
 

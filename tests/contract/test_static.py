@@ -42,11 +42,13 @@ CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
 # Set by the runtime itself, by way of the options that all tools have in common.
 OF_THE_RUNTIME = re.compile(
-    "filter_|glob_|hist_|argc_|probed_|sample_rate$|with_stack$|with_cgroup$|(kernel|user)_stacks$"
+    "filter_|glob_|hist_|argc_|probed_|tick_ns$|sample_rate$|with_stack$|with_cgroup$|"
+    "(kernel|user)_stacks$"
 )
 TABLES_IN_C = {"compat_kinds", "errors_by_status", "native_kinds"}  # constants that nobody sets
-# Letters whose meaning differs between tools, by the guide or by custom; no long flag does.
-MEANS_MANY = {f"-{letter}" for letter in "CFLMPQTUcdefghilmnpqsuv"}
+# Letters whose meaning differs between tools, by the guide or by custom, and one long flag: the
+# states of threads for offcputime, those of connections for tcpretrans.
+MEANS_MANY = {*(f"-{letter}" for letter in "CFLMPQTUcdefghilmnpqsuv"), "--state"}
 GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}
 # Members of a map's definition that libbpf knows, and record, which the runtime reads.
 MAP_MEMBERS = {

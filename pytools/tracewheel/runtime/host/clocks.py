@@ -19,3 +19,9 @@ def boot_to_epoch_ns() -> int:
     readings = [(boot_time_ns(), time.time_ns(), boot_time_ns()) for _ in range(5)]
     before, epoch, after = min(readings, key=lambda reading: reading[2] - reading[0])
     return epoch - (before + after) // 2
+
+
+def tick_ns() -> int:
+    """Return how long a jiffy is, in ns: the coarse clocks advance by one at a time."""
+    clock_monotonic_coarse = 6
+    return round(time.clock_getres(clock_monotonic_coarse) * 1e9)

@@ -15,6 +15,10 @@ from tracewheel.runtime.show.kernel_names import (
     signals,
     tcp_states,
     writeback_reasons,
+    names_in_enum,
+    real_time_signal,
+    signals,
+    tcp_states,
 )
 
 TYPE_CHECKING = False
@@ -52,6 +56,8 @@ MEANINGS = {
     "ev_signal": Meaning("signal", "signal"),
     "ev_tcp_state": Meaning("tcp_state", "tcp_state"),
     "ev_writeback_reason": Meaning("writeback_reason", "writeback_reason"),
+    "ev_ca_state": Meaning("ca_state", "ca_state"),
+    "ev_retransmit": Meaning("retransmit_letter", "retransmit"),
     "ev_addr": Meaning("address", "address"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
@@ -74,6 +80,8 @@ _OPERATION_LETTERS = {
     "SECURE_ERASE": "DE",
     "FLUSH": "F",
 }
+# By enum retransmit_type of tcpretrans.bpf.c.
+_RETRANSMITS = ("RETRANS", "LOSS", "PROBE", "SYNACK")
 _FLAG_LETTERS = {"FUA": "F", "RAHEAD": "A", "SYNC": "S", "META": "M", "ATOMIC": "U"}
 
 
@@ -168,6 +176,9 @@ TABLES = {
     "signal": Table("name", signals, real_time_signal),
     "tcp_state": Table("name", tcp_states),
     "writeback_reason": Table("name", writeback_reasons),
+    "ca_state": Table("name", names_in_enum("tcp_ca_state", "TCP_CA_"), lambda _: "-"),
+    "retransmit": Table("name", lambda: dict(enumerate(_RETRANSMITS))),
+    "retransmit_letter": Table("name", lambda: dict(enumerate("RLPS"))),
     "operation": Table("name", _operations),
     "request_flags": Table("name", find=_request_flags),
     "rwbs": Table("name", find=_request_letters),

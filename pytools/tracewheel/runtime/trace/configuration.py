@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from tracewheel._shim import lib
+from tracewheel.runtime.host.clocks import tick_ns
 from tracewheel.runtime.host.errors import BpfError, UsageError
 from tracewheel.runtime.host.processes import TaskId, in_pid_namespace
 from tracewheel.runtime.trace.btf import tracepoint_args
@@ -46,6 +47,8 @@ class Configuration:
         for name in variables:
             if name.startswith("argc_"):
                 values[name] = tracepoint_args(name.removeprefix("argc_"))
+            elif name == "tick_ns":
+                values[name] = tick_ns()
         for name, value in values.items():
             if name not in variables:
                 what = name.partition("_")[2]
