@@ -21,6 +21,7 @@ struct btf_var_secinfo { uint32_t type, offset; ...; };
 struct btf_enum { uint32_t name_off; int32_t val; };
 
 struct btf *btf__load_vmlinux_btf(void);
+struct btf *btf__load_module_btf(const char *module, struct btf *kernel);
 int32_t btf__find_by_name_kind(const struct btf *btf, const char *name, uint32_t kind);
 const struct btf_type *btf__type_by_id(const struct btf *btf, uint32_t id);
 const char *btf__name_by_offset(const struct btf *btf, uint32_t offset);

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.errors import BpfError, NotSupported
+from tracewheel.runtime.host.kernel_types import kernel_enum
 from tracewheel.runtime.spec.catalogue import load_tool
 from tracewheel.runtime.spec.request import Request
-from tracewheel.runtime.trace.btf import kernel_enum, take_log, tracepoint_args
+from tracewheel.runtime.trace.btf import take_log, tracepoint_args
 from tracewheel.runtime.trace.object import BpfObject, find_map, find_program, read_object
 from tracewheel.runtime.trace.session import Session
 

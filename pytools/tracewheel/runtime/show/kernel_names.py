@@ -36,6 +36,8 @@ _TCP_STATES = (
     "NEW_SYN_RECV",
     "BOUND_INACTIVE",
 )
+# The bits of a TCP header, from the lowest on; tcpdump and Wireshark use these names, too.
+_TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE")
 
 
 def signals() -> dict[int, str]:
@@ -60,8 +62,16 @@ def at_flags() -> dict[int, str]:
 
 
 def tcp_states() -> dict[int, str]:
-    """Return the names of the states of a TCP socket."""
-    return dict(enumerate(_TCP_STATES, 1))
+    """Return the names of the states of a TCP socket; 0 stands for no socket."""
+    return dict(enumerate(("-", *_TCP_STATES)))
+
+
+def tcp_flags(flags: int) -> str:
+    """Return the names of the flags of a TCP header; "-" if there is no header."""
+    if flags >> len(_TCP_FLAGS):
+        return "-"
+    names = [name for bit, name in enumerate(_TCP_FLAGS) if flags & 1 << bit]
+    return "|".join(names) or "none"
 
 
 def names_in_enum(enum: str, prefix: str) -> Callable[[], dict[int, str]]:
@@ -73,7 +83,7 @@ def names_in_enum(enum: str, prefix: str) -> Callable[[], dict[int, str]]:
 
     def names() -> dict[int, str]:
         from tracewheel.runtime.host.errors import NotSupported
-        from tracewheel.runtime.trace.btf import kernel_enum
+        from tracewheel.runtime.host.kernel_types import kernel_enum
 
         try:
             values = kernel_enum(enum)

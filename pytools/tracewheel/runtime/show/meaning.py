@@ -18,6 +18,7 @@ from tracewheel.runtime.show.kernel_names import (
     names_in_enum,
     real_time_signal,
     signals,
+    tcp_flags,
     tcp_states,
 )
 
@@ -58,6 +59,8 @@ MEANINGS = {
     "ev_writeback_reason": Meaning("writeback_reason", "writeback_reason"),
     "ev_ca_state": Meaning("ca_state", "ca_state"),
     "ev_retransmit": Meaning("retransmit_letter", "retransmit"),
+    "ev_tcp_flags": Meaning("tcp_flags", "tcp_flags"),
+    "ev_drop_reason": Meaning("drop_reason", "drop_reason"),
     "ev_addr": Meaning("address", "address"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
@@ -67,6 +70,7 @@ MEANINGS = {
     "ev_stack": Meaning("stack", "stack"),
     "ev_user_stack": Meaning("user_stack", "user_stack"),
 }
+_NO_REASON = 2**32 - 1  # EV_NO_REASON of record.bpf.h
 # Open flags with the same bits as better known ones, O_NONBLOCK and O_SYNC.
 _LESS_KNOWN = ("O_NDELAY", "O_RSYNC", "O_FSYNC")
 
@@ -96,7 +100,7 @@ def open_flags() -> dict[int, str]:
 
 def _operations() -> dict[int, str]:
     from tracewheel.runtime.host.errors import NotSupported
-    from tracewheel.runtime.trace.btf import kernel_enum
+    from tracewheel.runtime.host.kernel_types import kernel_enum
 
     try:
         operations = kernel_enum("req_op")
@@ -108,7 +112,7 @@ def _operations() -> dict[int, str]:
 
 def _request_flags(flags: int) -> str:
     """Return the names of the flags of a block request, without its operation."""
-    from tracewheel.runtime.trace.btf import kernel_enum
+    from tracewheel.runtime.host.kernel_types import kernel_enum
 
     values = kernel_enum("req_flag_bits")
     name_of_bit = {bit: name.removeprefix("__REQ_") for name, bit in values.items()}
@@ -154,6 +158,18 @@ def _syscall(number: int) -> str:
     return syscalls.name(number)
 
 
+def _drop_reasons() -> dict[int, str]:
+    from tracewheel.runtime.host import drop_reasons
+
+    return {**drop_reasons.names(), _NO_REASON: "-"}
+
+
+def _drop_reason(number: int) -> str:
+    from tracewheel.runtime.host import drop_reasons
+
+    return drop_reasons.name(number)
+
+
 def _container(cgroup: int) -> str:
     from tracewheel.runtime.host import containers
 
@@ -179,6 +195,8 @@ TABLES = {
     "ca_state": Table("name", names_in_enum("tcp_ca_state", "TCP_CA_"), lambda _: "-"),
     "retransmit": Table("name", lambda: dict(enumerate(_RETRANSMITS))),
     "retransmit_letter": Table("name", lambda: dict(enumerate("RLPS"))),
+    "tcp_flags": Table("name", find=tcp_flags),
+    "drop_reason": Table("name", _drop_reasons, _drop_reason),
     "operation": Table("name", _operations),
     "request_flags": Table("name", find=_request_flags),
     "rwbs": Table("name", find=_request_letters),

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Types of BPF objects and of the running kernel, as BTF describes them."""
+"""Types of BPF objects, and what the types of the kernel tell of tracepoints."""
 
 from __future__ import annotations
 
 import errno
-import functools
 
 from tracewheel._shim import ffi, lib
-from tracewheel.runtime.host.errors import BpfError, NotSupported
+from tracewheel.runtime.host.errors import BpfError
+from tracewheel.runtime.host.kernel_types import kernel_btf, name_at, type_named
 from tracewheel.runtime.host.privileges import explain_failure
 from tracewheel.runtime.host.records import Record
 
@@ -47,22 +47,6 @@ class Member(Record):
         return bytes(data[self.offset : self.offset + self.size]).split(b"\0")[0]
 
 
-def text(pointer: Any) -> str:
-    """Return a C string, "" for NULL."""
-    return ffi.string(pointer).decode() if pointer else ""
-
-
-def name_at(btf: Any, named: Any) -> str:
-    """Return the name of a type or member, "" if it has none."""
-    return text(lib.btf__name_by_offset(btf, named.name_off))
-
-
-def type_named(btf: Any, name: str, kind: int) -> Any:
-    """Return the type of a name and kind (lib.BTF_KIND_...), or None."""
-    number = lib.btf__find_by_name_kind(btf, name.encode(), kind) if btf else 0
-    return lib.btf__type_by_id(btf, number) if number > 0 else None
-
-
 def resolve(btf: Any, number: int) -> tuple[Any, str]:
     """Return the type behind typedefs and qualifiers, and the name of the outermost typedef."""
     name = ""
@@ -96,12 +80,6 @@ def take_log() -> str:
     return bytes(ffi.buffer(buffer, length)).decode("utf-8", "replace")
 
 
-@functools.cache
-def kernel_btf() -> Any:
-    """Return the types of the running kernel, NULL if the kernel does not tell them."""
-    return lib.btf__load_vmlinux_btf()
-
-
 def preempts_programs() -> bool:
     """Tell whether programs at tracepoints can be preempted.
 
@@ -120,13 +98,3 @@ def tracepoint_args(name: str) -> int:
     pointer, _ = resolve(btf, found.type)
     prototype, _ = resolve(btf, pointer.type)
     return int(lib.btf_vlen(prototype)) - 1  # the first is the tracepoint's own data
-
-
-def kernel_enum(name: str) -> dict[str, int]:
-    """Return the values of an enum of the running kernel. Raises NotSupported."""
-    btf = kernel_btf()
-    found = type_named(btf, name, lib.BTF_KIND_ENUM)
-    if not found:
-        raise NotSupported(f"cannot find the enum {name}: use a kernel that has it")
-    values = ffi.unpack(lib.btf_enum(found), lib.btf_vlen(found))
-    return {name_at(btf, each): each.val for each in values}

@@ -13,8 +13,9 @@ import sys
 from tracewheel._shim import lib
 from tracewheel.runtime.host.clocks import boot_time_ns
 from tracewheel.runtime.host.errors import TargetGone, UsageError
+from tracewheel.runtime.host.kernel_types import kernel_btf, type_named
 from tracewheel.runtime.host.privileges import explain_failure
-from tracewheel.runtime.trace.btf import kernel_btf, preempts_programs, take_log, type_named
+from tracewheel.runtime.trace.btf import preempts_programs, take_log
 from tracewheel.runtime.trace.object import BpfObject, autoload
 
 TYPE_CHECKING = False

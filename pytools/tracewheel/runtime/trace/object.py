@@ -8,16 +8,14 @@ import os
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.errors import BpfError
+from tracewheel.runtime.host.kernel_types import name_at, text, type_named
 from tracewheel.runtime.host.privileges import explain_failure
 from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.trace.btf import (
     Member,
     describe_member,
-    name_at,
     resolve,
     take_log,
-    text,
-    type_named,
 )
 from tracewheel.runtime.trace.sampling import Clocks
 
