@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tracewheel.runtime.show.lines import header
 from tracewheel.runtime.spec.catalogue import load_tool, tool_names
 from tracewheel.runtime.spec.request import Request
 from tracewheel.runtime.spec.shapes import Counts, Histogram, Stacks
@@ -45,7 +46,7 @@ def title(tool_name: str) -> list[str]:
     tool, _ = load_tool(tool_name)
     if isinstance(tool, (Histogram, Stacks)):
         return ["no events"]
-    return [" ".join(column.header for column in Request(tool, {}).columns())]
+    return [" ".join(header(Request(tool, {}).columns()).split())]
 
 
 def test_duration_ends_in_time(trace: Any, tool_name: str) -> None:

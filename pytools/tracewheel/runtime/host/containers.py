@@ -179,7 +179,7 @@ class Owner(NamedTuple):
     name: str
 
 
-_owners: dict[int, Owner] = {}  # by the id of a cgroup
+_owners: dict[int, Owner] = {0: Owner(0, "")}  # by the id of a cgroup; 0 stands for none
 _owners_by_path: dict[str, Owner] = {}
 _names: dict[str, list[str]] = {}  # of containers, by their ids
 

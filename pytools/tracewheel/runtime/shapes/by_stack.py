@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tracewheel.runtime.host.symbols import KERNEL, Symbols, without_tracing
 from tracewheel.runtime.shapes.records import Reader
-from tracewheel.runtime.show.meaning import name_of
+from tracewheel.runtime.show.meaning import meaning_of, name_of
 from tracewheel.runtime.trace.batch import part_of
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ _NAMED_STACKS_MOST = 1 << 14  # stacks whose names are remembered
 class CountingReader(Reader):
     """A reader that counts the records that it reads by their stacks.
 
-    ``stacks`` has the number of records of each stack: the name of the process, then the frames,
-    the outermost first. With --per-container the container comes before the name.
+    ``stacks`` has the number of records of each stack: the root that the tool has chosen, such as
+    the name of the process, then the frames, the outermost first. With --per-container the
+    container comes before the root.
     """
 
     def __init__(self, session: Session, tool: Stream) -> None:
@@ -33,25 +34,35 @@ class CountingReader(Reader):
         self._symbols = Symbols()
         self._names = functools.lru_cache(_NAMED_STACKS_MOST)(self._name)
         members = self.layout.members
-        self._pid = next(member for member in members if member.name == "pid")
+        by_name = {member.name: member for member in members}
+        self._root = by_name[tool.root]
+        self._pid = by_name.get("pid")
         by_meaning = {member.meaning: member for member in members}
         self._cgroup = by_meaning["ev_cgroup"] if session.request.per_container else None
-        self._comm = by_meaning["ev_comm"]
-        self._user = by_meaning["ev_user_stack"]
+        self._user = by_meaning.get("ev_user_stack")
         self._kernel = by_meaning["ev_stack"]
 
     def read(self) -> int:
         """Fill the buffer and count its records at once, because a process may soon be gone."""
         used = super().read()
         for record in self.records(used):
-            who = [os.fsdecode(self._comm.chars(record))]
+            roots = [self._name_of_root(record)]
             if self._cgroup:
-                who.insert(0, name_of("container", self._cgroup.unpack(record)))
-            user, _ = part_of(record, self._user, self.layout.size)
+                roots.insert(0, name_of("container", self._cgroup.unpack(record)))
+            user, pid = b"", 0
+            if self._user and self._pid:
+                user, _ = part_of(record, self._user, self.layout.size)
+                pid = self._pid.unpack(record)
             kernel, _ = part_of(record, self._kernel, self.layout.size)
-            stack = (*who, *self._names(self._pid.unpack(record), user, kernel))
+            stack = (*roots, *self._names(pid, user, kernel))
             self.stacks[stack] = self.stacks.get(stack, 0) + 1
         return used
+
+    def _name_of_root(self, record: memoryview) -> str:
+        kind = meaning_of(self._root).text
+        if kind == "chars":
+            return os.fsdecode(self._root.chars(record))
+        return name_of(kind, self._root.unpack(record))
 
     def _name(self, pid: int, user: bytes, kernel: bytes) -> tuple[str, ...]:
         """Return the names of the frames, the outermost first.

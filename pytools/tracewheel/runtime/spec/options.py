@@ -45,6 +45,7 @@ STACK_COLUMNS = (
     Column("STACK", "stack", 0, hidden=True),
     Column("USER_STACK", "user_stack", 0, hidden=True),
 )
+_KERNEL_STACK = Column("STACK", "stack", 0)
 CONTAINER_COLUMN = Column("CONTAINER", "cgroup", 16, kind="container", hidden=True)
 # The value of hist_scale of hist.bpf.h for each unit: 2**30 divided by the ns or bytes in the unit.
 UNITS = {"usecs": 1_073_742, "msecs": 1_074, "kbytes": 1 << 20}
@@ -64,7 +65,11 @@ def columns_of(tool: Shape) -> tuple[Column, ...]:
         with_width = [column for column in columns if column.width]
         place = len(with_width) if isinstance(tool, Stream) else 0
         columns.insert(place, CONTAINER_COLUMN)
-    stacks = STACK_COLUMNS if isinstance(tool, Stream) and tool.stack else ()
+    stacks: tuple[Column, ...] = ()
+    if isinstance(tool, Stream) and tool.stack:
+        stacks = STACK_COLUMNS
+    elif isinstance(tool, Stream) and tool.kernel_stack:
+        stacks = (_KERNEL_STACK,)
     return (*times, *columns, *stacks)
 
 
@@ -246,6 +251,10 @@ _STACK = Option(
     sets="with_stack",
     shows=("STACK", "USER_STACK"),
 )
+_STACK_UNASKED = (
+    _STACK._replace(help="show the kernel stack of each event (the default)", shows=(), group=SHOW),
+    Option(("--no-stack",), "do not show stacks", hides=("STACK",)),
+)
 _PICTURES = {
     "flame": "a flame graph of the stacks (SVG)",
     "folded": "the stacks in folded form, one per line,",
@@ -341,7 +350,12 @@ _OF_SHAPE = {
     Stacks: (_INTERVAL, PER_CONTAINER, *_OF_STACKS, *_BY_STACK),
 }
 # Options of tools that have this member, and for which it is true.
-_IF_TRUE = {"stack": (_STACK, *_BY_STACK), "sampled": (_SAMPLE,), "container": (PER_CONTAINER,)}
+_IF_TRUE = {
+    "stack": (_STACK, *_BY_STACK),
+    "kernel_stack": (*_STACK_UNASKED, *_BY_STACK),
+    "sampled": (_SAMPLE,),
+    "container": (PER_CONTAINER,),
+}
 
 
 def _by_container(tool: Counts) -> Top:

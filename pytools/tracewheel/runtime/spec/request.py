@@ -76,6 +76,8 @@ class Request:
             self.values["interval"] = self.every
         if self.seconds is not None:
             self.values["duration"] = self.seconds
+        if getattr(self.tool, "kernel_stack", False) and not self.no_stack:
+            self.values["stack"] = True
         for option, value in self.given():
             if option.switches_on and value is option.optional:
                 self.values[option.switches_on] = value
@@ -195,9 +197,9 @@ class Request:
         # A Stream may show any of its columns. The programs of other tools fill a hidden column
         # only with the option that shows it, so nothing else may show it.
         if not isinstance(self.tool, Stream):
-            hidden = {header for option, _ in self.given() for header in option.hides}
             every = [c for c in every if c.header in shown or not c.hidden]
-            every = [c for c in every if c.header not in hidden]
+        hidden = {header for option, _ in self.given() for header in option.hides}
+        every = [c for c in every if c.header not in hidden]
         if self.values.get("columns") is not None:
             return _chosen_columns(every, self.values["columns"])
         if self.verbose:

@@ -112,6 +112,8 @@ class Stream(Record):
     pending: tuple[str, ...] = ()  # maps of what has begun: its records, then their tails
     skips_in_rows: tuple[str, ...] = ()  # ladders whose skipped programs are visible in the rows
     stack: bool = False
+    kernel_stack: bool = False  # the record has no user stack; the other is shown unasked
+    root: str = "comm"  # member of the record that is the outermost frame in pictures
     container: bool = False  # the record has a member cgroup, filled where with_cgroup is set
     sampled: bool = False
     uprobes: Uprobes | None = None
