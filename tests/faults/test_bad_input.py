@@ -73,6 +73,9 @@ OWN_OPTIONS = {
     "--min": [("0", 2), ("-1", 2)],
     "--syscall": [("no_such_call", 2), ("", 2), ("compat:read", 2)],
     "--errno": [("0", 2), ("ENOTHING", 2), ("4096", 2)],
+    "--reason": [("NO_SUCH_REASON", 2), ("", 2), ("4294967296", 2), ("NO_SOCKET,", 2)],
+    "--netns-id": [("0", 2), ("x", 2)],
+    "--pid-netns": [("x", 2), (NO_PROCESS, 5)],
     "--top": [("-1", 2), ("x", 2)],
 }
 
