@@ -7,18 +7,19 @@ import contextlib
 import errno
 import os
 
+from tracewheel.runtime.host import capabilities
 from tracewheel.runtime.host.errors import BpfError, NotPermitted, NotSupported
 from tracewheel.runtime.host.processes import status_of
 
-# Their numbers in the kernel.
-CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+# Those that tools may need.
+CAPABILITIES = ("CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_BPF")
 
 
 def has_capability(name: str) -> bool:
     """Tell whether this process holds a capability in its effective set."""
     field = status_of("self", "CapEff")
     held = int(field[0], 16) if field else 0
-    return bool(held & 1 << CAPABILITIES[name])
+    return bool(held & 1 << capabilities.parse(name))
 
 
 def lockdown() -> str:
