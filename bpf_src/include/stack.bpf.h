@@ -5,13 +5,19 @@
 
 #include "record.bpf.h"
 
-const volatile bool with_stack;
+const volatile bool with_stack; /* both stacks */
+const volatile bool with_kernel_stack; /* set by tools that have an option for each of them */
+const volatile bool with_user_stack;
 
-/* FLAGS: 0 for the kernel's frames, BPF_F_USER_STACK for the program's. Needs with_stack. */
+/* FLAGS: 0 for the kernel's frames, BPF_F_USER_STACK for the program's. */
+#define stack_wanted(flags)                                                                    \
+	(with_stack || ((flags) == BPF_F_USER_STACK ? with_user_stack : with_kernel_stack))
+
+/* The part is empty if the stack is not wanted. */
 #define put_stack(draft, ret, ctx, flags)                                                      \
 	({                                                                                     \
 		begin_part(draft, ret);                                                        \
-		if (with_stack) {                                                              \
+		if (stack_wanted(flags)) {                                                     \
 			/* Align the addresses to 8 bytes, because they are read as u64. */    \
 			(draft)->used = ((draft)->used + 7) & ~7u;                             \
 			(ret)->at = (draft)->used;                                             \

@@ -64,7 +64,7 @@ class Reader:
         if member.name.startswith("_") or not kind:
             return False
         if "stack" in kind:
-            return bool(self.session.request.stack)
+            return member.name in self.session.request.stacks
         if member.meaning == "ev_cgroup":
             return bool(self.session.request.variables().get("with_cgroup"))
         return True

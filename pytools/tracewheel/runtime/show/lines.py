@@ -32,7 +32,7 @@ new_buffer = ffi.new_allocator(should_clear_after_alloc=False)
 def style_of(request: Request, started: int, ascii_only: bool) -> Style:
     """Return the style of a request's rows. ``started`` is in ns of CLOCK_BOOTTIME."""
     frames: Frames | None = None
-    if request.stack:
+    if request.stacks:
         from tracewheel.runtime.host.symbols import Frames
 
         frames = Frames(request.pids)

@@ -207,6 +207,12 @@ class Request:
             shown |= {column.header for column in every} - unasked
         return tuple(c for c in every if c.header in shown or not c.hidden)
 
+    @property
+    def stacks(self) -> set[str]:
+        """The members with stacks that are asked for."""
+        shown = {header for option, _ in self.given() for header in option.shows}
+        return {column.member for column in STACK_COLUMNS if column.header in shown}
+
     def _numbered_columns(self) -> list[Column]:
         """Return all columns, with the numbers that options set for some of them."""
         numbers = {
