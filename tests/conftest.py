@@ -172,7 +172,9 @@ class Run:
 
     def _conclusion(self) -> tuple[int, int, str]:
         last = self.err.splitlines()[-1]
-        found = re.fullmatch(r"\w+: (\d+) \w+, (\d+) lost( \(.+\))?", last)
+        found = re.fullmatch(
+            r"\w+: (\d+) \w+, (\d+) lost( \([^)]+\))?(?:, \d+ repeats not shown)?", last
+        )
         assert found, self.err
         return int(found[1]), int(found[2]), found[3] or ""
 

@@ -43,7 +43,7 @@ NOBODY = 65534
 # Set by the runtime itself, by way of the options that all tools have in common.
 OF_THE_RUNTIME = re.compile(
     "filter_|glob_|hist_|argc_|probed_|tick_ns$|sample_rate$|"
-    "with_((|kernel_|user_)stack|cgroup)$|"
+    "with_((|kernel_|user_)stack|cgroup|repeats)$|"
     "(kernel|user)_stacks$"
 )
 TABLES_IN_C = {"compat_kinds", "errors_by_status", "native_kinds"}  # constants that nobody sets

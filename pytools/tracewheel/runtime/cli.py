@@ -95,7 +95,8 @@ def _trace(name: str, request: Request, command: Command | None) -> int:
             try:
                 counts = module_of(tool).run(session, tool, output, stop)
                 alerts = counts.pop("alerts", 0)
-                _conclude(session, output, counts)
+                repeats = counts.pop("repeats", None)
+                _conclude(session, output, counts, repeats)
             except ReaderGone:
                 return 0
     return _ALERTED if alerts else 0
@@ -115,10 +116,13 @@ def _say_caveats(session: Session) -> None:
         say(f"{session.name}: in a PID namespace: -p takes its ids, but rows show the host's ids")
 
 
-def _conclude(session: Session, output: Output, counts: dict[str, int]) -> None:
+def _conclude(
+    session: Session, output: Output, counts: dict[str, int], repeats: int | None
+) -> None:
     """Say how many events were seen and how many were lost.
 
     The first of the counts is that of the events seen; the others are losses by their causes.
+    REPEATS are those that are not shown because they are like others; None if all are shown.
     """
     losses = session.losses()
     (what, seen), *others = counts.items()
@@ -129,11 +133,14 @@ def _conclude(session: Session, output: Output, counts: dict[str, int]) -> None:
     if session.request.json:
         import json
 
-        summary = {"summary": {what: seen, "lost": lost, "losses": losses}}
-        output.text(json.dumps(summary) + "\n")
+        summary: dict[str, Any] = {what: seen, "lost": lost, "losses": losses}
+        if repeats is not None:
+            summary["repeats"] = repeats
+        output.text(json.dumps({"summary": summary}) + "\n")
     causes = ", ".join(f"{cause} {count}" for cause, count in losses.items())
     why = f" ({causes})" if causes else ""
-    say(f"{session.name}: {seen} {what}, {lost} lost{why}")
+    more = f", {repeats} repeats not shown" if repeats else ""
+    say(f"{session.name}: {seen} {what}, {lost} lost{why}{more}")
 
 
 def _run_tracewheel(arguments: Sequence[str]) -> int:

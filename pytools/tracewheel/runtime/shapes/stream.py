@@ -30,7 +30,10 @@ def run(session: Session, tool: Stream, output: Output, stop: Stop) -> dict[str,
     """Print rows until asked to stop, and write pictures; return what to say at the end."""
     request = session.request
     if not request.by_stack:
-        return _print_rows(session, Reader(session, tool), output, stop)
+        counts = _print_rows(session, Reader(session, tool), output, stop)
+        if tool.repeats:
+            counts["repeats"] = _read_repeats(session, tool.repeats)
+        return counts
     from tracewheel.runtime.shapes.by_stack import CountingReader
     from tracewheel.runtime.show import flame
 
@@ -61,3 +64,9 @@ def _print_rows(session: Session, reader: Reader, output: Output, stop: Stop) ->
         "bad records": lines.bad,
         "output": lines.unwritten,
     }
+
+
+def _read_repeats(session: Session, name: str) -> int:
+    """Return how many events were not shown because they are like others that were."""
+    ((_, count),) = session.read_map(name, summed=True)
+    return int.from_bytes(count, "little")

@@ -147,6 +147,8 @@ class Request:
             times = {column.header for column in TIME_COLUMNS}
             return {"hist_by_key": not shown <= times, "hist_scale": UNITS[self.unit]}
         ret: dict[str, Any] = {}
+        if isinstance(self.tool, Stream) and self.tool.repeats and self.by_stack:
+            ret["with_repeats"] = True
         if isinstance(self.tool, Stream) and CONTAINER_COLUMN in self.columns():
             ret["with_cgroup"] = True
         if isinstance(self.tool, Stream) and self.tool.uprobes:

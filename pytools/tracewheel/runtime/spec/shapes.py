@@ -111,6 +111,7 @@ class Stream(Record):
     short: Mapping[str, str] = {}  # short flags for common options: {"uid": "-u"}
     pending: tuple[str, ...] = ()  # maps of what has begun: its records, then their tails
     skips_in_rows: tuple[str, ...] = ()  # ladders whose skipped programs are visible in the rows
+    repeats: str = ""  # map of repeat.bpf.h: it counts events that are not shown, like others
     stack: bool = False
     kernel_stack: bool = False  # the record has no user stack; the other is shown unasked
     root: str = "comm"  # member of the record that is the outermost frame in pictures
