@@ -17,7 +17,7 @@ from tracewheel.runtime.trace.object import find_map, write_map
 
 if TYPE_CHECKING:
     from tracewheel.runtime.show.output import Output, Stop
-    from tracewheel.runtime.spec.shapes import Counts
+    from tracewheel.runtime.spec.shapes import Counts, Digest
     from tracewheel.runtime.trace.session import Session
 
 
@@ -90,9 +90,14 @@ class Reader:
 
         They are always of the time since the last reading, whatever ``since_last`` says.
         """
+        return self.objects(self.rows())
+
+    def objects(self, rows: list[bytes]) -> list[Any]:
+        """Return records as objects of a class of tracewheel.events."""
         style = style_of(self.session.request, self.session.started, ascii_only=False)
+        style = style._replace(as_json=True)
         objects = Objects(self.session.name, self._struct, self.layout, style)
-        batch = framed(self.rows())
+        batch = framed(rows)
         return list(objects.of(ffi.from_buffer(batch), len(batch)))
 
     def rows(self) -> list[bytes]:
@@ -172,6 +177,18 @@ class Reader:
             found[key] = self._add(found[key], more) if key in found else more
         return list(found.items())
 
+    def merge(self, rows: list[bytes]) -> list[bytes]:
+        """Return records of several intervals with the sums of equal keys added up."""
+        sums_at = self.layout.size - self._map.value_size
+        found: dict[bytes, bytes] = {}
+        begins = {}
+        for row in rows:
+            begin, sums = row[:sums_at], row[sums_at:]
+            key = begin[_WHEN_BYTES:]
+            begins[key] = begin
+            found[key] = self._add(found[key], sums) if key in found else sums
+        return [begins[key] + sums for key, sums in found.items()]
+
     def count(self, rows: list[bytes]) -> int:
         """Return how many events the rows are made of."""
         counts = [m for m in self.layout.members if m.meaning == "ev_count"]
@@ -189,9 +206,13 @@ def run(session: Session, tool: Counts | Top, output: Output, stop: Stop) -> dic
     rows_most = request.top if is_table and not request.json else None
     needs_header = not request.no_header and not request.json
     events = 0
+    all_rows: list[bytes] = []  # of all intervals, if they are needed
+    digest = getattr(tool, "digest", None)
     for number in reports(session, output, stop):
         rows = sums.rows()
         events += sums.count(rows)
+        if digest:
+            all_rows = sums.merge(all_rows + rows)
         if is_table and request.interval and not request.json:
             blank_line = "\n" if number else ""
             output.text(blank_line + time.strftime("%H:%M:%S\n"))
@@ -200,7 +221,18 @@ def run(session: Session, tool: Counts | Top, output: Output, stop: Stop) -> dic
             needs_header = is_table  # every table has one; rows have one above the first of them
         batch = framed(rows[:rows_most] if rows_most else rows)
         lines.render(ffi.from_buffer(batch), len(batch))
+    if digest:
+        _print_digest(digest(sums.objects(all_rows)), session, output)
     return {"events": events, "unfinished": _pending(session, tool), "output": lines.unwritten}
+
+
+def _print_digest(digest: Digest, session: Session, output: Output) -> None:
+    if session.request.json:
+        import json
+
+        output.text(json.dumps(digest.json) + "\n")
+    else:
+        output.text(digest.text)
 
 
 def _pending(session: Session, tool: Counts | Top) -> int:

@@ -158,6 +158,13 @@ class Counts(Record):
     rungs: Mapping[str, str] = {}
 
 
+class Digest(Record):
+    """What a tool makes of all rows of its tables, to be printed behind the last one."""
+
+    text: str  # whole lines
+    json: Mapping[str, Any]  # the same as an object of its own, with --json
+
+
 class Top(Record):
     """A table for each interval: a row of sums for each key, the greatest first."""
 
@@ -169,6 +176,7 @@ class Top(Record):
     pending: str = ""  # map of what has begun; it is counted when it ends
     by: slice = slice(-1, None)  # the sums, of those shown, that sort the rows: the last one
     top: int = 0  # rows of a table without --top; 0 stands for all rows
+    digest: Callable[[list[Any]], Digest] | None = None  # of the rows, as the library has them
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
     short: Mapping[str, str] = {}
