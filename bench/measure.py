@@ -229,6 +229,7 @@ class Load:
     count: int
     peers: Mapping[str, Callable[[Peers], Command]]
     need_kprobes: tuple[str, ...] = ()  # the makers whose tools cannot work without
+    arguments: tuple[str, ...] = ()  # of ours
 
 
 LOADS = {
@@ -263,6 +264,7 @@ LOADS = {
             BCC: lambda peers: peers.bcc("capable-bpfcc"),
         },
         need_kprobes=(LIBBPF, BPFTRACE, BCC),
+        arguments=("--unique",),  # its figure is that of equal checks, shown once
     ),
 }
 
@@ -273,7 +275,7 @@ def loads(bench: Bench, maker: str) -> None:
         if not _can_load(bench, maker, tool):
             continue
         load = LOADS[tool]
-        made = Command((str(bench.binaries / tool),))
+        made = Command((str(bench.binaries / tool), *load.arguments))
         command = made if maker == OURS else load.peers[maker](bench.peers)
         alone = _call(load.what, load.count, CPUS[-1:])
         with _started(tool, maker, command) as session:
@@ -284,9 +286,13 @@ def loads(bench: Bench, maker: str) -> None:
         shown = _count_rows(session, loaded)
         cpu_us = (usage.cpu_seconds - idle.cpu_seconds) * 1e6 / max(shown, 1)
         slower = loaded.nanoseconds / alone.nanoseconds - 1
-        figures = {"cpu_us": cpu_us, "slower_percent": slower * 100, "lost": usage.lost}
-        if tool != "capable":  # it shows equal checks once
-            figures["untold"] = _untold(loaded.count, shown, usage.lost)
+        untold = _untold(loaded.count, shown, usage.lost + usage.repeats)
+        figures = {
+            "cpu_us": cpu_us,
+            "slower_percent": slower * 100,
+            "lost": usage.lost,
+            "untold": untold,
+        }
         bench.note(maker, **{f"{tool}_{name}": figure for name, figure in figures.items()})
 
 

@@ -41,6 +41,7 @@ class Usage:
     cpu_seconds: float
     exit_seconds: float
     lost: int
+    repeats: int  # events that are not shown because they are like others, as told
 
 
 class Session:
@@ -140,7 +141,8 @@ class Session:
         os.close(process)
         said = self.errors.read_text(errors="replace")
         lost = sum(int(a or b) for a, b in re.findall(r"(\d+) lost|lost (\d+)", said, re.I))
-        return Usage(usage.ru_utime + usage.ru_stime, exit_seconds, lost)
+        repeats = sum(map(int, re.findall(r"(\d+) repeats", said)))
+        return Usage(usage.ru_utime + usage.ru_stime, exit_seconds, lost, repeats)
 
     def __enter__(self) -> Session:
         """Return the session."""

@@ -72,11 +72,7 @@ ROWS = (
     Row("killsnoop: a signal slowed by, %", "killsnoop_slower_percent", 1, None, _PEERS),
     Row("capable: a check slowed by, %", "capable_slower_percent", 1, None, _PEERS),
     *(Row(f"{tool}: events lost, as told", f"{tool}_lost", 0, pick=max) for tool in LOADS),
-    *(
-        Row(f"{tool}: neither shown nor told", f"{tool}_untold", 0, pick=max)
-        for tool in LOADS
-        if tool != "capable"
-    ),
+    *(Row(f"{tool}: neither shown nor told", f"{tool}_untold", 0, pick=max) for tool in LOADS),
     *(Row(f"{tool}: start to attached, ms", f"{tool}_attach_ms", 150, 100) for tool in TOOLS),
     *(Row(f"{tool}: peak memory, MB", f"{tool}_peak_mb", 40, 35) for tool in TOOLS),
     *(Row(f"{tool}: Ctrl-C to exit, ms", f"{tool}_exit_ms", 500, 100) for tool in TOOLS),
