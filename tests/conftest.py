@@ -477,6 +477,7 @@ def stir(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], None]:
             written.dirty(1)
             written.sync()
             flush(request.getfixturevalue("small_array"))
+            os.setgroups(os.getgroups())  # the kernel checks CAP_SETGID
 
     return make_events
 

@@ -24,6 +24,8 @@
 #define EV_NO_NUMBER __INT64_MAX__
 #define EV_NO_TCP_FLAGS (1 << 31)
 #define EV_NO_REASON __UINT32_MAX__
+#define EV_NO_SYSCALL 0x7ffffffe
+#define EV_UNKNOWN __INT64_MAX__
 #define __maybe_unused __attribute__((unused))
 
 enum ev_state { EV_WHOLE, EV_CUT, EV_UNREADABLE, EV_ABSENT };
@@ -48,7 +50,8 @@ typedef __u64 ev_cgroup;
 typedef __u32 ev_open_flags;
 typedef __u32 ev_at_flags;	/* of calls such as fstatat(2) */
 typedef __u32 ev_mode;
-typedef __u32 ev_syscall;	/* twice the number of a call, plus 1 for calls of 32-bit tasks */
+/* Twice the number of a call, plus 1 for calls of 32-bit tasks; or EV_NO_SYSCALL. */
+typedef __u32 ev_syscall;
 typedef __u32 ev_signal;
 typedef __u32 ev_tcp_state;
 typedef __u32 ev_ca_state;	/* enum tcp_ca_state, or another number if there is none */
@@ -56,6 +59,9 @@ typedef __u32 ev_retransmit;	/* enum retransmit_type of tcpretrans.bpf.c */
 typedef __u32 ev_tcp_state;	/* or 0: there is no socket */
 typedef __u32 ev_tcp_flags;	/* of a header, or EV_NO_TCP_FLAGS */
 typedef __u32 ev_drop_reason;	/* enum skb_drop_reason, or EV_NO_REASON */
+typedef __u32 ev_capability;
+typedef __u32 ev_user_ns; /* the inode of a user namespace */
+typedef __s64 ev_claim;	  /* 1 if it is true, 0 if not, or EV_UNKNOWN */
 typedef __u64 ev_count;		/* of events */
 typedef __s64 ev_number;	/* from 0 on, or EV_NO_NUMBER */
 typedef __u64 ev_longest;	/* ns; in sums, where it is the greatest and is not added up */

@@ -168,6 +168,16 @@ static __always_inline __s64 current_syscall(void)
 	return __syscall_number(regs, READ_BY_PROBE);
 }
 
+/* The ev_syscall of that call. The kernel puts a negative number where a fault or interrupt began. */
+static __always_inline ev_syscall current_ev_syscall(void)
+{
+	__s64 number = current_syscall();
+
+	if (number == NO_SYSCALL || (int)number < 0)
+		return EV_NO_SYSCALL;
+	return (__u32)number << 1 | syscall_is_compat();
+}
+
 /*
  * The rungs of a ladder that sees system calls return. WANTED(struct syscall *) tests the number
  * and sets compat; RETURNED(ctx, const struct syscall *, ret) is called for the calls it wants.

@@ -49,7 +49,7 @@ OF_THE_RUNTIME = re.compile(
 TABLES_IN_C = {"compat_kinds", "errors_by_status", "native_kinds"}  # constants that nobody sets
 # Letters whose meaning differs between tools, by the guide or by custom, and one long flag: the
 # states of threads for offcputime, those of connections for tcpretrans.
-MEANS_MANY = {*(f"-{letter}" for letter in "CFLMPQTUcdefghilmnpqsuv"), "--state"}
+MEANS_MANY = {*(f"-{letter}" for letter in "CFKLMPQTUcdefghilmnpqsuvx"), "--state"}
 GLOBBED = {"ev_args", "ev_comm", "ev_path", "ev_text"}
 # Members of a map's definition that libbpf knows, and record, which the runtime reads.
 MAP_MEMBERS = {
@@ -157,6 +157,7 @@ def values_of(option: Option) -> list[Any]:
     if not option.parse:
         return [True]
     arguments = ["0", "1", "2", "7", str(os.getpid()), "/", "root", "x", "10.0.0.0/8", *dir(os)]
+    arguments += ["off"]
     arguments += [path.name for path in Path("/sys/class/block").iterdir()]
     found = []
     for argument in arguments:
@@ -382,7 +383,7 @@ def test_examples_parse(tool_name: str) -> None:
         words = shlex.split(line)
         assert tool_name == words[0]
         try:
-            parse_arguments(tool, words[1:])
+            parse_arguments(tool, words[1 : words.index("--")] if "--" in words else words[1:])
         except BpfError as error:
             assert error.code == 5, line  # an example may name a process that does not exist
 

@@ -67,6 +67,9 @@ PARTLY_ELSEWHERE = {
         "test_without_types",
     ),
     "tests/tools/test_biolatency.py": ("test_milliseconds",),
+    "tests/tools/test_capable.py": (
+        "test_fragments", "test_names_of_options", "test_no_system_call", "test_wrong_arguments",
+    ),
     "tests/tools/test_offcputime.py": (
         "test_languages", "test_pictures", "test_text_and_folded_lines",
     ),

@@ -12,6 +12,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 _DEFINITIONS = os.path.join(_PACKAGE, "bpf", "syscalls.h")
 _SHOWN = {"SYS": "", "COMPAT": "compat:", "X32": "x32:"}
 _NUMBERS = 1 << 31  # the numbers that an ev_syscall can hold
+_NO_SYSCALL = 0x7FFFFFFE  # EV_NO_SYSCALL of record.bpf.h
 _NEGATIVE_MOST = 4096  # numbers from -4096 on are shown as such, though no call has them
 _X32_BIT = 1 << 30  # __X32_SYSCALL_BIT
 
@@ -36,7 +37,12 @@ def _ev_syscall(number: int, is_compat: bool) -> int:
 
 
 def name(syscall: int) -> str:
-    """Return the name of a system call, given as an ev_syscall; syscall_N if it has none."""
+    """Return the name of a system call, given as an ev_syscall; syscall_N if it has none.
+
+    It is "-" where there is no call.
+    """
+    if syscall == _NO_SYSCALL:
+        return "-"
     if syscall in names():
         return names()[syscall]
     number, is_compat = divmod(syscall, 2)

@@ -38,6 +38,7 @@ _TCP_STATES = (
 )
 # The bits of a TCP header, from the lowest on; tcpdump and Wireshark use these names, too.
 _TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE")
+_FIRST_USER_NAMESPACE = 0xEFFFFFFD  # USER_NS_INIT_INO of linux/nsfs.h
 
 
 def signals() -> dict[int, str]:
@@ -72,6 +73,11 @@ def tcp_flags(flags: int) -> str:
         return "-"
     names = [name for bit, name in enumerate(_TCP_FLAGS) if flags & 1 << bit]
     return "|".join(names) or "none"
+
+
+def user_namespaces() -> dict[int, str]:
+    """Return the name of the initial user namespace by its inode; the others have none."""
+    return {_FIRST_USER_NAMESPACE: "init"}
 
 
 def names_in_enum(enum: str, prefix: str) -> Callable[[], dict[int, str]]:

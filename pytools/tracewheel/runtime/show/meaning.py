@@ -20,6 +20,7 @@ from tracewheel.runtime.show.kernel_names import (
     signals,
     tcp_flags,
     tcp_states,
+    user_namespaces,
 )
 
 TYPE_CHECKING = False
@@ -61,6 +62,9 @@ MEANINGS = {
     "ev_retransmit": Meaning("retransmit_letter", "retransmit"),
     "ev_tcp_flags": Meaning("tcp_flags", "tcp_flags"),
     "ev_drop_reason": Meaning("drop_reason", "drop_reason"),
+    "ev_capability": Meaning("capability", "capability"),
+    "ev_user_ns": Meaning("user_ns", "unsigned"),
+    "ev_claim": Meaning("result", "result"),
     "ev_addr": Meaning("address", "address"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
@@ -168,6 +172,15 @@ def _drop_reason(number: int) -> str:
     from tracewheel.runtime.host import drop_reasons
 
     return drop_reasons.name(number)
+def _capabilities() -> dict[int, str]:
+    from tracewheel.runtime.host import capabilities
+
+    return capabilities.names()
+
+
+def _verdict(ret: int) -> str:
+    """Return the verdict of a check that returns 0 or an error."""
+    return "denied" if ret else "allowed"
 
 
 def _container(cgroup: int) -> str:
@@ -197,6 +210,9 @@ TABLES = {
     "retransmit_letter": Table("name", lambda: dict(enumerate("RLPS"))),
     "tcp_flags": Table("name", find=tcp_flags),
     "drop_reason": Table("name", _drop_reasons, _drop_reason),
+    "capability": Table("name", _capabilities),
+    "user_ns": Table("name", user_namespaces),
+    "verdict": Table("name", find=_verdict),
     "operation": Table("name", _operations),
     "request_flags": Table("name", find=_request_flags),
     "rwbs": Table("name", find=_request_letters),
