@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from tracewheel.runtime.trace.btf import Member
 
 # What the JSON of a kind of runtime/show/meaning.py is in Python. It is null, and None, where there
-# is no result or duration, and where a text could not be read.
+# is no such number or name, and where a text could not be read.
 _TYPES = {
     **dict.fromkeys(("signed", "unsigned", "epoch"), "int"),
     **dict.fromkeys(("chars", "address"), "str"),
-    **dict.fromkeys(TABLES, "str"),
-    **dict.fromkeys(("span", "result", "exit"), "int | None"),
+    **{
+        kind: "str | None" if table.kind == "optional_name" else "str"
+        for kind, table in TABLES.items()
+    },
+    **dict.fromkeys(("span", "result", "optional", "exit"), "int | None"),
     **dict.fromkeys(("text", "path"), "str | None"),
     "args": "list[str] | None",
     **dict.fromkeys(("stack", "user_stack"), "list[str]"),
@@ -46,7 +49,7 @@ _EVENTS = '''\
 """The events that tools yield, and the rows of their reports. Made by the build.
 
 Times are nanoseconds since 1970, and durations are nanoseconds. A text is None if it could not be
-read, a result or a duration if there is none. The options beside a field fill it; without them it
+read, a number or a name if there is none. The options beside a field fill it; without them it
 is None. NAME_truncated is true if only the beginning of NAME was kept.
 """
 

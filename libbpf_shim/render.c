@@ -658,6 +658,12 @@ static int put_value(struct text *out, const struct record *record,
 	case SHIM_SIGNED:
 		put_signed(out, number);
 		break;
+	case SHIM_OPTIONAL:
+		if (number == INT64_MAX)
+			put_nothing(out, record);
+		else
+			put_signed(out, number);
+		break;
 	case SHIM_OCTAL:
 		put_format(out, "%04" PRIo64, value);
 		break;
@@ -675,6 +681,11 @@ static int put_value(struct text *out, const struct record *record,
 			put_decimal(out, number < 0 ? -(uint64_t)number : 0, 1);
 		break;
 	case SHIM_NAME:
+	case SHIM_OPTIONAL_NAME:
+		if (column->kind == SHIM_OPTIONAL_NAME && number == -1) {
+			put_nothing(out, record);
+			break;
+		}
 		name = text_of(table, value);
 		if (!name) {
 			ret->table = column->table;

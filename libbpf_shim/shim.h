@@ -68,10 +68,12 @@ void shim_settle(void); /* wait until all programs that run now have ended */
 enum shim_kind {
 	SHIM_UNSIGNED,
 	SHIM_SIGNED,
+	SHIM_OPTIONAL, /* signed; INT64_MAX: there is none */
 	SHIM_OCTAL,
 	SHIM_RESULT,  /* a result, -1 where it is an errno; INT64_MAX: there is none */
 	SHIM_ERRNO,   /* the errno's name from the table, 0 where there is none */
 	SHIM_NAME,    /* text of a table; an absent key stops the rendering */
+	SHIM_OPTIONAL_NAME, /* the same; all bits set: there is none */
 	SHIM_FLAGS,   /* texts of a table's keys that the value has, joined by '|' */
 	SHIM_EXIT,    /* a wait status: number, or name of the signal from the table */
 	SHIM_SECONDS, /* since the plan's start, six decimals */

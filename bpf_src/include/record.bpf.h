@@ -20,6 +20,9 @@
 #define NAME_LEN 64
 #define EV_NO_RESULT __INT64_MAX__
 #define EV_NO_DURATION __UINT64_MAX__
+#define EV_NO_BYTES __UINT64_MAX__
+#define EV_NO_NUMBER __INT64_MAX__
+#define EV_NO_NAME __UINT32_MAX__
 #define EV_NO_EXIT -1
 #define EV_NO_NUMBER __INT64_MAX__
 #define EV_NO_TCP_FLAGS (1 << 31)
@@ -40,6 +43,8 @@ struct ev_part {
 typedef __u64 ev_time;		/* CLOCK_BOOTTIME, ns */
 typedef __u64 ev_duration;	/* ns, or EV_NO_DURATION */
 typedef __s64 ev_ret;		/* a result, a negative errno, or EV_NO_RESULT */
+typedef __s64 ev_optional;	/* a number, or EV_NO_NUMBER */
+typedef __u64 ev_bytes;		/* of memory, or EV_NO_BYTES */
 typedef __s32 ev_exit;		/* a wait status, or EV_NO_EXIT */
 typedef __u32 ev_uid;
 typedef char ev_disk[DISK_LEN];	/* the disk's name, or "-" */
@@ -53,6 +58,9 @@ typedef __u32 ev_mode;
 /* Twice the number of a call, plus 1 for calls of 32-bit tasks; or EV_NO_SYSCALL. */
 typedef __u32 ev_syscall;
 typedef __u32 ev_signal;
+typedef __u64 ev_signal_code;	/* number of a signal << 32 | what its si_code says of its origin */
+typedef __u32 ev_signal_outcome; /* what became of a signal, or EV_NO_NAME */
+typedef __u32 ev_signal_call;	/* the ev_syscall that sent a signal, or EV_NO_NAME */
 typedef __u32 ev_tcp_state;
 typedef __u32 ev_ca_state;	/* enum tcp_ca_state, or another number if there is none */
 typedef __u32 ev_retransmit;	/* enum retransmit_type of tcpretrans.bpf.c */
@@ -62,6 +70,9 @@ typedef __u32 ev_drop_reason;	/* enum skb_drop_reason, or EV_NO_REASON */
 typedef __u32 ev_capability;
 typedef __u32 ev_user_ns; /* the inode of a user namespace */
 typedef __s64 ev_claim;	  /* 1 if it is true, 0 if not, or EV_UNKNOWN */
+typedef __u32 ev_oom_constraint; /* enum oom_constraint, or EV_NO_NAME */
+typedef __u32 ev_gfp;		/* flags of an allocation, or EV_NO_NAME */
+typedef __u64 ev_load;		/* the time: user space reads the load averages at once */
 typedef __u64 ev_count;		/* of events */
 typedef __s64 ev_number;	/* from 0 on, or EV_NO_NUMBER */
 typedef __u64 ev_longest;	/* ns; in sums, where it is the greatest and is not added up */

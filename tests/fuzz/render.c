@@ -38,7 +38,7 @@ static struct shim_column take_column(struct input *input)
 		column.size = 8;
 	column.offset = take_byte(input) % (RECORD - column.size + 1);
 	column.number = take_byte(input) % (RECORD - 8 + 1);
-	column.table = column.kind != SHIM_NAME;
+	column.table = column.kind != SHIM_NAME && column.kind != SHIM_OPTIONAL_NAME;
 	if (column.kind == SHIM_SPAN)
 		column.number = column.number % 2 ? 1000 : 1000000;
 	return column;

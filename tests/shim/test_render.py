@@ -18,7 +18,8 @@ from tracewheel.runtime.host.terminal import escape
 
 FIXED = 64
 KINDS = {name: getattr(lib, name) for name in dir(lib) if name.startswith("SHIM_")}
-TABLED = {"SHIM_NAME", "SHIM_FLAGS", "SHIM_ERRNO", "SHIM_EXIT"}
+NAMED = {"SHIM_NAME", "SHIM_OPTIONAL_NAME"}  # an absent key stops the rendering
+TABLED = {*NAMED, "SHIM_FLAGS", "SHIM_ERRNO", "SHIM_EXIT"}
 
 
 def batch_of(*records: bytes) -> bytes:
@@ -52,7 +53,7 @@ columns_of_any_kind = st.lists(
             "width": width,
             "number": 1000 if kind == "SHIM_SPAN" else 0,
         },
-        st.sampled_from(sorted(set(KINDS) - {"SHIM_NAME"})),
+        st.sampled_from(sorted(set(KINDS) - NAMED)),
         st.integers(0, FIXED - 16),
         st.sampled_from([1, 2, 4, 8]),
         st.integers(0, 20),
@@ -167,6 +168,29 @@ def test_missing_name_stops_and_says_which() -> None:
     error, text, done = render(batch_of(*records), [column], False)
 
     assert (-126, b"name\nname\n", 9) == (error, text, done.key)
+
+
+@pytest.mark.parametrize(
+    ("kind", "nothing", "other"),
+    [
+        ("SHIM_OPTIONAL", 2**63 - 1, (-5, "-5")),
+        ("SHIM_OPTIONAL_NAME", -1, (7, "name")),
+    ],
+)
+def test_nothing(kind: str, nothing: int, other: tuple[int, str]) -> None:
+    """A number or a name that does not exist is a dash in a table, and null in JSON."""
+    column = {"kind": KINDS[kind], "offset": 0, "size": 8}
+    records = [
+        n.to_bytes(8, "little", signed=True).ljust(FIXED, b"\0") for n in (nothing, other[0])
+    ]
+    _, text, _ = render(batch_of(*records), [column], False)
+    _, lines, _ = render(batch_of(*records), [column], True)
+
+    assert ["-", other[1]] == text.decode().splitlines()
+    assert [None, other[1]] == [
+        value if value is None else str(value)
+        for value in (json.loads(line)["name"] for line in lines.splitlines())
+    ]
 
 
 @pytest.mark.parametrize(

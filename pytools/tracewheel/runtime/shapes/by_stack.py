@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tracewheel.runtime.host.symbols import KERNEL, Symbols, without_tracing
 from tracewheel.runtime.shapes.records import Reader
-from tracewheel.runtime.show.meaning import meaning_of, name_of
+from tracewheel.runtime.show.meaning import beside, meaning_of, name_of
 from tracewheel.runtime.trace.batch import part_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class CountingReader(Reader):
         members = self.layout.members
         by_name = {member.name: member for member in members}
         self._root = by_name[tool.root]
-        self._pid = by_name.get("pid")
+        self._pid = beside("user_stack", by_name)
         by_meaning = {member.meaning: member for member in members}
         self._cgroup = by_meaning["ev_cgroup"] if session.request.per_container else None
         self._user = by_meaning.get("ev_user_stack")

@@ -20,6 +20,33 @@ _AT_FLAGS = {
     0x2000: "AT_STATX_FORCE_SYNC",
     0x4000: "AT_STATX_DONT_SYNC",
 }
+# enum of include/trace/events/signal.h
+_SIGNAL_OUTCOMES = ("delivered", "ignored", "pending", "overflow", "lost info")
+# include/uapi/asm-generic/siginfo.h: codes of any signal, and those of certain ones from 1 on.
+_CODES = {
+    0x80: "SI_KERNEL",
+    0: "SI_USER",
+    -1: "SI_QUEUE",
+    -2: "SI_TIMER",
+    -3: "SI_MESGQ",
+    -4: "SI_ASYNCIO",
+    -5: "SI_SIGIO",
+    -6: "SI_TKILL",
+    -7: "SI_DETHREAD",
+    -60: "SI_ASYNCNL",
+}
+_CODES_OF = {
+    "SIGILL": "ILLOPC ILLOPN ILLADR ILLTRP PRVOPC PRVREG COPROC BADSTK BADIADDR",
+    "SIGFPE": "INTDIV INTOVF FLTDIV FLTOVF FLTUND FLTRES FLTINV FLTSUB "
+    "DECOVF DECDIV DECERR INVASC INVDEC FLTUNK CONDTRAP",
+    "SIGSEGV": "MAPERR ACCERR BNDERR PKUERR ACCADI ADIDERR ADIPERR MTEAERR MTESERR CPERR",
+    "SIGBUS": "ADRALN ADRERR OBJERR MCEERR_AR MCEERR_AO",
+    "SIGTRAP": "BRKPT TRACE BRANCH HWBKPT UNK PERF",
+    "SIGCHLD": "EXITED KILLED DUMPED TRAPPED STOPPED CONTINUED",
+    "SIGPOLL": "IN OUT MSG ERR PRI HUP",
+    "SIGSYS": "SECCOMP USER_DISPATCH",
+}
+_CODE_PREFIXES = {"SIGCHLD": "CLD"}  # of the others: SEGV_ for SIGSEGV
 # enum of include/net/tcp_states.h, from 1 on; ss and /proc/net/tcp go by these numbers, too.
 _TCP_STATES = (
     "ESTABLISHED",
@@ -60,6 +87,27 @@ def real_time_signal(number: int) -> str:
 def at_flags() -> dict[int, str]:
     """Return the names of the flags of calls such as fstatat(2)."""
     return dict(_AT_FLAGS)
+
+
+def signal_outcomes() -> dict[int, str]:
+    """Return the names of what becomes of a signal that is sent."""
+    return dict(enumerate(_SIGNAL_OUTCOMES))
+
+
+def signal_code(signal_and_code: int) -> str:
+    """Return the name of an ev_signal_code, such as SEGV_MAPERR; its number if it has none."""
+    import signal
+
+    number, code = divmod(signal_and_code, 1 << 32)
+    code -= (code >> 31) << 32  # it is signed
+    if code in _CODES:
+        return _CODES[code]
+    for name, codes in _CODES_OF.items():
+        names = codes.split()
+        if number == getattr(signal, name) and 0 < code <= len(names):
+            prefix = _CODE_PREFIXES.get(name, name.removeprefix("SIG"))
+            return f"{prefix}_{names[code - 1]}"
+    return str(code)
 
 
 def tcp_states() -> dict[int, str]:

@@ -21,6 +21,12 @@ from tracewheel.runtime.show.kernel_names import (
     tcp_flags,
     tcp_states,
     user_namespaces,
+    names_in_enum,
+    real_time_signal,
+    signal_code,
+    signal_outcomes,
+    signals,
+    tcp_states,
 )
 
 TYPE_CHECKING = False
@@ -45,6 +51,8 @@ MEANINGS = {
     "ev_duration": Meaning("span", "span", 1_000_000),
     "ev_ret": Meaning("result", "result"),
     "ev_longest": Meaning("span", "span", 1_000_000),
+    "ev_optional": Meaning("optional", "optional"),
+    "ev_bytes": Meaning("span", "span", 1 << 20),  # shown in MB
     "ev_exit": Meaning("exit", "exit"),
     "ev_number": Meaning("result", "result"),
     "ev_disk": Meaning("chars", "chars"),
@@ -56,6 +64,9 @@ MEANINGS = {
     "ev_mode": Meaning("octal", "unsigned"),
     "ev_syscall": Meaning("syscall", "syscall"),
     "ev_signal": Meaning("signal", "signal"),
+    "ev_signal_code": Meaning("signal_code", "signal_code"),
+    "ev_signal_outcome": Meaning("signal_outcome", "signal_outcome"),
+    "ev_signal_call": Meaning("signal_call", "signal_call"),
     "ev_tcp_state": Meaning("tcp_state", "tcp_state"),
     "ev_writeback_reason": Meaning("writeback_reason", "writeback_reason"),
     "ev_ca_state": Meaning("ca_state", "ca_state"),
@@ -65,6 +76,9 @@ MEANINGS = {
     "ev_capability": Meaning("capability", "capability"),
     "ev_user_ns": Meaning("user_ns", "unsigned"),
     "ev_claim": Meaning("result", "result"),
+    "ev_oom_constraint": Meaning("oom_constraint", "oom_constraint"),
+    "ev_gfp": Meaning("gfp", "gfp"),
+    "ev_load": Meaning("load", "load"),
     "ev_addr": Meaning("address", "address"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
@@ -172,6 +186,8 @@ def _drop_reason(number: int) -> str:
     from tracewheel.runtime.host import drop_reasons
 
     return drop_reasons.name(number)
+
+
 def _capabilities() -> dict[int, str]:
     from tracewheel.runtime.host import capabilities
 
@@ -181,6 +197,12 @@ def _capabilities() -> dict[int, str]:
 def _verdict(ret: int) -> str:
     """Return the verdict of a check that returns 0 or an error."""
     return "denied" if ret else "allowed"
+
+
+def _load_averages(_: int) -> str:
+    """Return the load averages of the last 1, 5 and 15 minutes."""
+    with open("/proc/loadavg") as averages:
+        return " ".join(averages.read().split()[:3])
 
 
 def _container(cgroup: int) -> str:
@@ -203,6 +225,9 @@ TABLES = {
     "at_flags": Table("flags", at_flags),
     "exit": Table("exit", signals),
     "signal": Table("name", signals, real_time_signal),
+    "signal_code": Table("name", find=signal_code),
+    "signal_outcome": Table("optional_name", signal_outcomes),
+    "signal_call": Table("optional_name", _syscalls, _syscall),
     "tcp_state": Table("name", tcp_states),
     "writeback_reason": Table("name", writeback_reasons),
     "ca_state": Table("name", names_in_enum("tcp_ca_state", "TCP_CA_"), lambda _: "-"),
@@ -213,6 +238,9 @@ TABLES = {
     "capability": Table("name", _capabilities),
     "user_ns": Table("name", user_namespaces),
     "verdict": Table("name", find=_verdict),
+    "oom_constraint": Table("optional_name", names_in_enum("oom_constraint", "CONSTRAINT_")),
+    "gfp": Table("optional_name", find=hex),
+    "load": Table("name", find=_load_averages),
     "operation": Table("name", _operations),
     "request_flags": Table("name", find=_request_flags),
     "rwbs": Table("name", find=_request_letters),
@@ -233,9 +261,21 @@ def name_of(kind: str, key: int) -> str:
     return _known(kind).get(key) or TABLES[kind].find(key)
 
 
-# The second member that a kind needs, if the record has it: what a sum is divided by, the directory
-# of a relative path, the process that has the addresses of a stack.
-BESIDE = {"rate": "interval", "share": "total", "bar": "most", "path": "dir", "user_stack": "pid"}
+# The second member that a kind needs, the first of these that the record has: what a sum is divided
+# by, the directory of a relative path, the process that has the addresses of a stack.
+BESIDE = {
+    "rate": ("interval",),
+    "share": ("total",),
+    "bar": ("most",),
+    "path": ("dir",),
+    "user_stack": ("trigger_pid", "pid"),
+}
+
+
+def beside(kind: str, members: Mapping[str, Member]) -> Member | None:
+    """Return the second member that a kind needs, None if the record has none."""
+    found = [members[name] for name in BESIDE.get(kind, ()) if name in members]
+    return found[0] if found else None
 
 
 def meaning_of(member: Member) -> Meaning:

@@ -8,7 +8,7 @@ import os
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.clocks import boot_to_epoch_ns
 from tracewheel.runtime.host.records import Record
-from tracewheel.runtime.show.meaning import BESIDE, TABLES, meaning_of
+from tracewheel.runtime.show.meaning import BESIDE, TABLES, beside, meaning_of
 from tracewheel.runtime.trace.batch import part_of
 
 TYPE_CHECKING = False
@@ -110,7 +110,7 @@ class Plan:
             shown_as = TABLES[kind].kind
         if kind in BESIDE:
             unit = number
-            number = self._members.get(BESIDE[kind], member).offset
+            number = (beside(kind, self._members) or member).offset
         key = ffi.new("char[]", name.encode())
         self._referenced.append(key)
         return {

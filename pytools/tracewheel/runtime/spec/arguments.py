@@ -34,6 +34,25 @@ def parse_error(text: str) -> int:
     return numbers[text] if text in numbers else parse_count(text, 1, 4095)
 
 
+def parse_signals(text: str) -> tuple[int, ...]:
+    """Return the numbers of signals, from a list such as KILL,SIGTERM,SIGRTMIN+1,0."""
+    return tuple(_parse_signal(each) for each in text.split(","))
+
+
+def _parse_signal(text: str) -> int:
+    import signal
+
+    name = text.upper().removeprefix("SIG")
+    least, plus, above = name.partition("+")
+    if f"SIG{name}" in signal.Signals.__members__:
+        return signal.Signals[f"SIG{name}"].value
+    if least == "RTMIN" and plus:
+        return signal.SIGRTMIN + parse_count(above, 0, signal.SIGRTMAX - signal.SIGRTMIN)
+    if text.isascii() and text.isdigit():
+        return parse_count(text, 0, signal.SIGRTMAX)
+    raise UsageError(f"no signal {text!r}: try SIGTERM, TERM, SIGRTMIN+1 or 15")
+
+
 def parse_seconds(text: str) -> float:
     """Return a positive number of seconds, up to 10^9."""
     try:

@@ -49,6 +49,8 @@ class Configuration:
                 values[name] = tracepoint_args(name.removeprefix("argc_"))
             elif name == "tick_ns":
                 values[name] = tick_ns()
+            elif name == "page_size":
+                values[name] = os.sysconf("SC_PAGE_SIZE")
         for name, value in values.items():
             if name not in variables:
                 what = name.partition("_")[2]
