@@ -463,6 +463,7 @@ def stir(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], None]:
                 file.write(bytes(4096))
                 os.fsync(file.fileno())
             subprocess.run(["/bin/true"], check=True)
+            os.kill(os.getpid(), 0)
             with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as refused:
                 address = server.getsockname()
                 with socket.create_connection(address):

@@ -58,6 +58,7 @@ def test_stacks_hold_all_events(
 CALLERS = r"do_syscall_64|entry_SYSCALL\w+|invoke_syscall|el0_svc\w*"
 BEGINS = {
     "capable": ("check", r"cap_\w+|security_\w+"),
+    "killsnoop": ("call", CALLERS),
     "opensnoop": ("open", rf"do_sys_openat2|__\w+_sys_(open|creat)\w*|{CALLERS}"),
     "statsnoop": ("stat", CALLERS),
     "syncsnoop": ("sync", CALLERS),

@@ -42,7 +42,7 @@ CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
 # Set by the runtime itself, by way of the options that all tools have in common.
 OF_THE_RUNTIME = re.compile(
-    "filter_|glob_|hist_|argc_|probed_|tick_ns$|sample_rate$|"
+    "filter_|glob_|hist_|argc_|page_size$|probed_|tick_ns$|sample_rate$|"
     "with_((|kernel_|user_)stack|cgroup|repeats)$|"
     "(kernel|user)_stacks$"
 )

@@ -66,6 +66,35 @@ def by_io_uring(operation: int, fd: int, address: int, flags: int) -> int:
     return result
 
 
+class Calls32:
+    """System calls of 32-bit programs for x86; SIGSEGV ends the process if there are none."""
+
+    _INT_0X80 = bytes.fromhex("53 89f8 89f3 87ca 4489c6 cd80 5b c3")  # with the arguments behind
+    _MAP_BELOW_4G = 0x40
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(
+            -1, 8192, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | self._MAP_BELOW_4G,
+            mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+        )  # fmt: skip
+        self._begin = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
+        self._used = 0
+        code = self.put(self._INT_0X80)
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_uint32] * 5)(code)
+
+    def put(self, content: bytes) -> int:
+        """Return the address of a copy that such calls can reach."""
+        at = self._used
+        self._page[at : at + len(content)] = content
+        self._used += len(content) + -len(content) % 16
+        return self._begin + at
+
+    def make(self, number: int, *arguments: int) -> int:
+        """Make a call of up to four arguments; return its result."""
+        result: int = self._call(number, *arguments, *[0] * (4 - len(arguments)))
+        return result
+
+
 class Reads(NamedTuple):
     """The kernel's counts of reads of a disk."""
 

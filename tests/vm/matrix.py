@@ -70,6 +70,10 @@ PARTLY_ELSEWHERE = {
     "tests/tools/test_capable.py": (
         "test_fragments", "test_names_of_options", "test_no_system_call", "test_wrong_arguments",
     ),
+    "tests/tools/test_killsnoop.py": (
+        "test_filters", "test_names_of_codes", "test_names_of_signals", "test_threads",
+        "test_what_is_not_allowed", "test_wrong_signals",
+    ),
     "tests/tools/test_offcputime.py": (
         "test_languages", "test_pictures", "test_text_and_folded_lines",
     ),

@@ -11,22 +11,15 @@ from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.host.terminal import escape
 from tracewheel.runtime.show.kernel_names import (
     at_flags,
-    real_time_signal,
-    signals,
-    tcp_states,
-    writeback_reasons,
-    names_in_enum,
-    real_time_signal,
-    signals,
-    tcp_flags,
-    tcp_states,
-    user_namespaces,
     names_in_enum,
     real_time_signal,
     signal_code,
     signal_outcomes,
     signals,
+    tcp_flags,
     tcp_states,
+    user_namespaces,
+    writeback_reasons,
 )
 
 TYPE_CHECKING = False

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* struct pid: processes as a PID namespace numbers them, and as descriptors stand for them. */
+#ifndef DRIFT_PID_BPF_H
+#define DRIFT_PID_BPF_H
+
+#include "record.bpf.h"
+#include "path.bpf.h"
+
+#define PIDS_TREE_DEPTH 4 /* PID_MAX_LIMIT is 2^22, and a node has 2^6 slots */
+#define XA_NODE 2	  /* the lower bits of a pointer to a node */
+#define XA_BITS 3
+#define ANON_INODE_FS_MAGIC 0x09041934
+#define PID_FS_MAGIC 0x50494446
+#define PROC_SUPER_MAGIC 0x9fa0
+
+/* What a number means in the PID namespace of the current task; NULL if it means nothing. */
+static __always_inline struct pid *find_pid(__u32 number)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct pid *own = BPF_CORE_READ(task, thread_pid);
+	__u64 slots = bpf_core_field_size(((struct xa_node *)0)->slots) / sizeof(void *);
+	struct pid_namespace *space = NULL;
+	__u64 entry;
+
+	bpf_probe_read_kernel(&space, sizeof(space),
+			      (void *)own + bpf_core_field_offset(struct pid, numbers) +
+				      BPF_CORE_READ(own, level) * bpf_core_type_size(struct upid) +
+				      bpf_core_field_offset(struct upid, ns));
+	entry = (__u64)BPF_CORE_READ(space, idr.idr_rt.xa_head);
+#pragma unroll
+	for (int depth = 0; depth < PIDS_TREE_DEPTH; depth++) {
+		struct xa_node *node = (void *)(entry & ~(__u64)XA_BITS);
+		__u64 slot;
+
+		if ((entry & XA_BITS) != XA_NODE)
+			break;
+		slot = number >> BPF_CORE_READ(node, shift);
+		if (!depth && slot >= slots)
+			return NULL;
+		entry = 0;
+		bpf_probe_read_kernel(&entry, sizeof(entry),
+				      (void *)node + bpf_core_field_offset(struct xa_node, slots) +
+					      (slot & (slots - 1)) * sizeof(void *));
+	}
+	return entry & XA_BITS ? NULL : (void *)entry;
+}
+
+/* The number that the host has for it. */
+static __always_inline __u32 number_on_host(struct pid *pid)
+{
+	__u32 number = 0;
+
+	bpf_probe_read_kernel(&number, sizeof(number),
+			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+				      bpf_core_field_offset(struct upid, nr));
+	return number;
+}
+
+/* The thread of this number, which is the first one of a process; NULL if it is gone. */
+static __always_inline struct task_struct *task_of_pid(struct pid *pid)
+{
+	struct hlist_node *link = BPF_CORE_READ(pid, tasks[PIDTYPE_PID].first);
+
+	return link ? container_of(link, struct task_struct, pid_links[PIDTYPE_PID]) : NULL;
+}
+
+/*
+ * What a descriptor of the current task stands for in pidfd_send_signal(2): it is a pidfd or a
+ * directory of /proc. NULL for others.
+ */
+static __always_inline struct pid *pid_of_fd(int fd)
+{
+	struct file *file = file_of_fd((void *)bpf_get_current_task(), fd);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	char name[8] = {}, pidfd[8] = "[pidfd]";
+
+	switch (BPF_CORE_READ(inode, i_sb, s_magic)) {
+	case PID_FS_MAGIC:
+		return BPF_CORE_READ(inode, i_private);
+	case PROC_SUPER_MAGIC:
+		return BPF_CORE_READ(container_of(inode, struct proc_inode, vfs_inode), pid);
+	case ANON_INODE_FS_MAGIC:
+		/* Before Linux commit cb12fd8e0dab ("pidfd: add pidfs") (in v6.9). */
+		bpf_probe_read_kernel_str(name, sizeof(name),
+					  BPF_CORE_READ(file, f_path.dentry, d_name.name));
+		if (*(__u64 *)name == *(__u64 *)pidfd)
+			return BPF_CORE_READ(file, private_data);
+	}
+	return NULL;
+}
+
+#endif
