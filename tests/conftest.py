@@ -451,7 +451,9 @@ def small_array(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def stir(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], None]:
+def stir(
+    tmp_path: Path, small_memory: Path | None, request: pytest.FixtureRequest
+) -> Callable[[], None]:
     """Give a function that makes some of every event: an open, an exec, a connection, a line.
 
     The events of `silent_tools` are left out.
@@ -479,14 +481,17 @@ def stir(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], None]:
             written.sync()
             flush(request.getfixturevalue("small_array"))
             os.setgroups(os.getgroups())  # the kernel checks CAP_SETGID
+        if small_memory:
+            use_memory(small_memory, 64 << 20)
 
     return make_events
 
 
 @pytest.fixture(scope="session")
-def silent_tools(small_array: str) -> set[str]:
+def silent_tools(small_array: str, small_memory: Path | None) -> set[str]:
     """Give the names of the tools whose events cannot happen on this machine."""
-    return set() if small_array else {"mdflush"}
+    can_happen = {"mdflush": bool(small_array), "oomkill": bool(small_memory)}
+    return {tool for tool, can in can_happen.items() if not can}
 
 
 def flush(disk: str) -> None:
@@ -568,6 +573,67 @@ def type_a_line() -> None:
             pass
     os.close(terminal)
     os.waitpid(pid, 0)
+
+
+def memory_root() -> Path | None:
+    """Return the root of the cgroups that can limit memory, None if there are none."""
+    for mount in Path("/proc/self/mounts").read_text().splitlines():
+        _, path, kind, options = mount.split()[:4]
+        controllers = Path(path, "cgroup.controllers")
+        has_memory = kind == "cgroup2" and "memory" in controllers.read_text().split()
+        if has_memory or (kind == "cgroup" and "memory" in options.split(",")):
+            return Path(path)
+    return None
+
+
+@contextlib.contextmanager
+def limited_memory(name: str, limit: int) -> Iterator[Path | None]:
+    """Make a cgroup whose processes have so many bytes of memory; None if that is impossible."""
+    root = memory_root()
+    if os.geteuid() or not root:
+        assert not IN_GUEST, "no cgroups for memory"
+        yield None
+        return
+    cgroup, control = root / name, root / "cgroup.subtree_control"
+    enables = control.exists() and "memory" not in control.read_text().split()
+    if enables:
+        control.write_text("+memory")
+    cgroup.mkdir()
+    for file in ("memory.max", "memory.limit_in_bytes"):
+        if (cgroup / file).exists():
+            (cgroup / file).write_text(str(limit))
+    if (cgroup / "memory.swap.max").exists():
+        (cgroup / "memory.swap.max").write_text("0")
+    if (cgroup / "memory.swappiness").exists():
+        (cgroup / "memory.swappiness").write_text("0")
+    try:
+        yield cgroup
+    finally:
+        for path in (*cgroup.glob("*/"), cgroup):
+            processes = path / "cgroup.procs"
+            while processes.read_text():
+                time.sleep(0.005)
+            path.rmdir()
+        if enables:
+            control.write_text("-memory")
+
+
+@pytest.fixture(scope="session")
+def small_memory() -> Iterator[Path | None]:
+    """Give a cgroup with little memory, None where that is impossible."""
+    with limited_memory("tracewheel-stir", 4 << 20) as cgroup:
+        yield cgroup
+
+
+def use_memory(cgroup: Path, size: int) -> subprocess.Popen[bytes]:
+    """Have a process of a cgroup killed for want of so many bytes of memory; return it."""
+    enter = functools.partial((cgroup / "cgroup.procs").write_text, "0")
+    process = subprocess.Popen(
+        ["dd", "if=/dev/zero", "of=/dev/null", f"bs={size}", "count=1"],
+        stderr=subprocess.DEVNULL, preexec_fn=enter,
+    )  # fmt: skip
+    assert -signal.SIGKILL == process.wait(LIMIT_S)
+    return process
 
 
 def write_to_disk(image: str) -> None:

@@ -59,6 +59,8 @@ CALLERS = r"do_syscall_64|entry_SYSCALL\w+|invoke_syscall|el0_svc\w*"
 BEGINS = {
     "capable": ("check", r"cap_\w+|security_\w+"),
     "killsnoop": ("call", CALLERS),
+    # Part of its callers in some kernels; where memory is used up is anywhere.
+    "oomkill": ("kill", r"mark_oom_victim|__oom_kill_process|oom_kill_process|out_of_memory"),
     "opensnoop": ("open", rf"do_sys_openat2|__\w+_sys_(open|creat)\w*|{CALLERS}"),
     "statsnoop": ("stat", CALLERS),
     "syncsnoop": ("sync", CALLERS),

@@ -77,6 +77,7 @@ PARTLY_ELSEWHERE = {
     "tests/tools/test_offcputime.py": (
         "test_languages", "test_pictures", "test_text_and_folded_lines",
     ),
+    "tests/tools/test_oomkill.py": ("test_table",),
     "tests/tools/test_opensnoop.py": ("test_flag_without_bits_is_refused",),
     "tests/tools/test_statsnoop.py": ("test_columns", "test_filters", "test_small_ring"),
     "tests/tools/test_syncsnoop.py": ("test_filters_and_counts", "test_small_ring"),
