@@ -46,6 +46,7 @@ static __always_inline int line_read(const char *line)
 SEC("uretprobe.multi")
 int BPF_KRETPROBE(command__uretprobe_multi, const char *line)
 {
+	USE_KERNEL_STACK(ctx);
 	return line_read(line);
 }
 
@@ -53,5 +54,6 @@ int BPF_KRETPROBE(command__uretprobe_multi, const char *line)
 SEC("uretprobe")
 int BPF_KRETPROBE(command__uretprobe, const char *line)
 {
+	USE_KERNEL_STACK(ctx);
 	return line_read(line);
 }

@@ -27,10 +27,11 @@ int shim_load(struct bpf_object *object, int types);
  */
 int shim_start_clock(int cpu, uint32_t frequency, int program);
 /*
- * Run a program of a section uprobe.multi or uretprobe.multi at an offset of a file, until the
+ * Run a program of a section uprobe.multi or uretprobe.multi at offsets of a file, until the
  * returned descriptor is closed. That takes a while: shim_close_links closes several in that time.
  */
-int shim_link_uprobe(int program, const char *path, uint64_t offset, int returns);
+int shim_link_uprobe(int program, const char *path, const uint64_t *offsets, uint32_t count,
+		     int returns);
 void shim_close_links(const int *fds, uint32_t count);
 int shim_refuses_uprobe_links(void); /* 1 if the kernel has no such links */
 int shim_is_overlay(int fd);         /* 1 if the file is on overlayfs */
@@ -85,7 +86,7 @@ enum shim_kind {
 	SHIM_BAR,     /* as long as the column if it equals the u64 at the given offset */
 	SHIM_ADDRESS, /* 16 bytes of IPv6, shown as IPv4 where they hold that; widens its column */
 	SHIM_CHARS,   /* char array, ended by its size or a NUL */
-	SHIM_TEXT,
+	SHIM_TEXT, /* or an address, if its state says so */
 	SHIM_PATH,
 	SHIM_ARGS,
 	SHIM_STACK,      /* of the kernel: its frames are those of pid UINT32_MAX */

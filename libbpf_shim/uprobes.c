@@ -34,11 +34,12 @@ void uprobes_register(void)
 	libbpf_register_prog_handler("uretprobe.multi", BPF_PROG_TYPE_KPROBE, UPROBE_MULTI, NULL);
 }
 
-int shim_link_uprobe(int program, const char *path, uint64_t offset, int returns)
+int shim_link_uprobe(int program, const char *path, const uint64_t *offsets, uint32_t count,
+		     int returns)
 {
 	const struct link_attributes attributes = {
 		.program = program, .kind = UPROBE_MULTI, .path = (uintptr_t)path,
-		.offsets = (uintptr_t)&offset, .count = 1, .uprobe_flags = returns ? RETURNS : 0,
+		.offsets = (uintptr_t)offsets, .count = count, .uprobe_flags = returns ? RETURNS : 0,
 	};
 	int fd = syscall(SYS_bpf, BPF_LINK_CREATE, &attributes, sizeof(attributes));
 
@@ -56,7 +57,7 @@ int shim_refuses_uprobe_links(void)
 
 	if (program < 0)
 		return 1;
-	link = shim_link_uprobe(program, "/", 0, 0);
+	link = shim_link_uprobe(program, "/", &(uint64_t){ 0 }, 1, 0);
 	close(program);
 	if (link >= 0)
 		close(link);

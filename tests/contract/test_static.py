@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(tracewheel.__file__).parent
 CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
+CALL, TAIL_CALL = 0x85, 12  # the code of an instruction, and the number of a helper
 # Set by the runtime itself, by way of the options that all tools have in common.
 OF_THE_RUNTIME = re.compile(
     "filter_|glob_|hist_|argc_|page_size$|probed_|tick_ns$|sample_rate$|"
@@ -416,20 +417,47 @@ def test_ladders_have_two_rungs(tool_name: str, opened: BpfObject) -> None:
         assert len(rungs) >= 2 or explained, ladder
 
 
+def section_of(data: bytes, wanted: str) -> bytes:
+    """Return the bytes of a section of an object, none if it has no such section."""
+    (table,) = struct.unpack_from("<Q", data, 0x28)
+    size, count, names_at = struct.unpack_from("<3H", data, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQ", data, table + size * n) for n in range(count)]
+    names = data[headers[names_at][4] :]
+    for name, _, _, _, begin, length in headers:
+        if names[name:].split(b"\0")[0] == wanted.encode():
+            return data[begin : begin + length]
+    return b""
+
+
+def test_uprobes_are_for_functions(tool_name: str, opened: BpfObject) -> None:
+    """A program for one function of user space is for one that the tool names."""
+    tool, _ = load_tool(tool_name)
+    uprobes = getattr(tool, "uprobes", None)
+    programs = [program for program in opened.programs() if program.is_uprobe]
+    known = {name for group in uprobes.functions for name in group} if uprobes else set()
+
+    assert bool(programs) == bool(uprobes)
+    assert {program.part for program in programs} <= {"", *known}
+
+
+def test_uprobes_use_the_kernel_stack(tool_name: str, opened: BpfObject) -> None:
+    """Each program for functions of user space has a tail call: see USE_KERNEL_STACK."""
+    data = read_object(tool_name)
+    programs = collections.Counter(p.section for p in opened.programs() if p.is_uprobe)
+    tail_call = struct.pack("<BBhi", CALL, 0, 0, TAIL_CALL)
+    for section, count in programs.items():
+        assert count == section_of(data, section).count(tail_call)
+
+
 def test_programs_call_no_functions(tool_name: str) -> None:
     """All of a program is inline, because calls crash v5.10.
 
     There a tp_btf program that has functions makes the kernel panic when it reads through NULL.
     """
     data = read_object(tool_name)
-    (table,) = struct.unpack_from("<Q", data, 0x28)
-    size, count, names_at = struct.unpack_from("<3H", data, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQ", data, table + size * n) for n in range(count)]
-    names = data[headers[names_at][4] :]
-    sizes = {names[name:].split(b"\0")[0]: size for name, _, _, _, _, size in headers}
 
-    assert sizes[b"license"]
-    assert 0 == sizes.get(b".text", 0)
+    assert section_of(data, "license")
+    assert not section_of(data, ".text")
 
 
 def test_map_definitions_have_no_typos(tool_name: str) -> None:

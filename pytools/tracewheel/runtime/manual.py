@@ -118,6 +118,7 @@ def _epilog(tool: Shape) -> str:
         *_columns(tool),
         f"examples:\n{examples}",
         f"overhead:\n  {tool.overhead}",
+        *_notes(tool),
         *_caveats(tool),
         _COMMAND,
         _EXIT,
@@ -136,6 +137,14 @@ def _columns(tool: Shape) -> list[str]:
 
 def _indented(text: str) -> str:
     return textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def _notes(tool: Shape) -> list[str]:
+    notes = getattr(tool, "notes", ())
+    if not notes:
+        return []
+    paragraphs = [textwrap.fill(note, _WIDTH - 2) for note in notes]
+    return ["notes:\n" + textwrap.indent("\n\n".join(paragraphs), "  ")]
 
 
 def _caveats(tool: Shape) -> list[str]:

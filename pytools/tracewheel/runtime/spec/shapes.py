@@ -88,13 +88,16 @@ class Column(Record):
 class Uprobes(Record):
     """Functions of programs and libraries, probed in every process that has them.
 
-    All programs of the sections uprobe and uretprobe, or of the same with ".multi", are attached to
-    each of the functions, once in each file.
+    Programs of the sections uprobe and uretprobe, or of the same with ".multi", are attached to
+    them, once in each file. A program LADDER__RUNG__FUNCTION is attached to the function that may
+    have that name, one without this part to all functions.
     """
 
     functions: tuple[tuple[str, ...], ...]  # names of each; the first one that a file has is used
     caveats: Mapping[str, str] = {}  # by the name of a function: what is lost if it is used
-    program: str = ""  # name of the program's file; others are not probed
+    # Name of the program's file; others are not probed, nor their libraries. Without it, only
+    # libraries are probed, those of any program.
+    program: str = ""
     libraries: tuple[str, ...] = ()  # beginnings of file names, if the program has no function
     usual: tuple[str, ...] = ()  # files that are probed before any process runs them
     file_option: str = ""  # option that names the only file to probe, for any program
@@ -118,6 +121,7 @@ class Stream(Record):
     container: bool = False  # the record has a member cgroup, filled where with_cgroup is set
     sampled: bool = False
     uprobes: Uprobes | None = None
+    notes: tuple[str, ...] = ()  # what its rows mean, and what they do not tell; for the manual
     # By ladder or ladder__rung: what it does not see, or why a ladder has no other rung.
     rungs: Mapping[str, str] = {}
 

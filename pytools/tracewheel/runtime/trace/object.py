@@ -42,13 +42,17 @@ class Map(Record):
 
 
 class Program(Record):
-    """A program, named LADDER__RUNG or LADDER__RUNG__PART."""
+    """A program, named LADDER__RUNG or LADDER__RUNG__PART.
+
+    The part of an uprobe's name is the function that it is for; without it, it is for all of them.
+    """
 
     name: str
     section: str
     optional: bool
     ladder: str  # what it helps to trace
     rung: str  # the way in which it does
+    part: str  # what tells it from the other programs of the rung; "" for one of them
     is_uprobe: bool  # attached to functions of files, by the session's prober
     attempt: int  # 1, or 2 and 3 for stand-ins, which do what a skipped program has not done
 
@@ -140,8 +144,10 @@ class BpfObject:
                 optional = not lib.bpf_program__autoload(each)
                 is_uprobe = section.startswith(("uprobe", "uretprobe"))
                 ladder, rung, *parts = name.split("__")
+                part = parts[0] if parts else ""
                 attempt = int(parts[-1]) if parts and parts[-1].isdigit() else 1
-                found.append(Program(name, section, optional, ladder, rung, is_uprobe, attempt))
+                program = Program(name, section, optional, ladder, rung, part, is_uprobe, attempt)
+                found.append(program)
         return found
 
     def maps(self) -> list[Map]:
@@ -242,8 +248,8 @@ class BpfObject:
         options.sz = ffi.sizeof(options[0])
         return self._keep(lib.bpf_program__attach_kprobe_multi_opts(found, ffi.NULL, options))
 
-    def attach_uprobe(self, program: Program, fd: int, offset: int) -> int:
-        """Probe the function at an offset in a file, or its return.
+    def attach_uprobe(self, program: Program, fd: int, offsets: list[int]) -> int:
+        """Probe the functions at some offsets in a file, or their returns.
 
         Returns 0 or a negative errno.
         """
@@ -252,11 +258,15 @@ class BpfObject:
         returns = program.section.startswith("uret")
         if program.section.endswith(".multi"):
             program_fd = lib.bpf_program__fd(found)
-            link: int = lib.shim_link_uprobe(program_fd, path, offset, returns)
+            link: int = lib.shim_link_uprobe(program_fd, path, offsets, len(offsets), returns)
             if link >= 0:
                 self._uprobes.append(link)
             return min(link, 0)
-        return self._keep(lib.bpf_program__attach_uprobe(found, returns, -1, path, offset))
+        for offset in offsets:
+            error = self._keep(lib.bpf_program__attach_uprobe(found, returns, -1, path, offset))
+            if error:
+                return error
+        return 0
 
     def attach_clocks(self, program: Program, frequency: int, cpu: int | None) -> int:
         """Run a program so many times a second, on every CPU that is online or on one.

@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 
 # The shortest and the longest pause, in seconds, before a process is looked at once more that has
-# not mapped its library: the dynamic linker does that some time after the exec.
+# not mapped its library: the dynamic linker does that some time after the exec. The shortest one
+# must be longer than ARRIVALS_TOGETHER_NS of uprobe.bpf.h.
 _PAUSE, _LAST_PAUSE = 0.005, 2.0
 
 
 class Prober:
     """Attaches uprobes to files, and looks at new processes for more of them.
 
-    ``attach`` attaches a program to a descriptor of a file and an offset in it; it returns 0 or a
+    ``attach`` attaches a program to a descriptor of a file and to offsets in it; it returns 0 or a
     negative errno.
     """
 
@@ -40,7 +41,7 @@ class Prober:
         name: str,
         what: Uprobes,
         programs: list[Program],
-        attach: Callable[[Program, int, int], int],
+        attach: Callable[[Program, int, list[int]], int],
     ) -> None:
         self._name = name
         self._attach_program = attach
@@ -67,9 +68,9 @@ class Prober:
             self._look_at(pid, _PAUSE)
         wanted = self._what.program or self._what.libraries[0]
         if self._hidden_processes:
+            remedy = ": run as root" if os.geteuid() else ""
             self._say(
-                f"cannot look into {self._hidden_processes} processes that may run {wanted}: "
-                "run as root"
+                f"cannot look into {self._hidden_processes} processes that may use {wanted}{remedy}"
             )
         if not any(self._has_functions.values()):
             self._raise_if_refused()
@@ -79,8 +80,11 @@ class Prober:
         """Take note that a process, given by its id on the host, runs another program."""
         # In a PID namespace its id is not known, so it may be any process.
         processes = _processes() if in_pid_namespace() else [pid]
+        # A library is mapped later, and a process that has ended by then costs no look.
+        first_look = 0.0 if self._what.program else time.monotonic() + _PAUSE
         for each in processes:
-            self._waiting[each] = (0.0, _PAUSE)
+            next_look, _ = self._waiting.get(each, (first_look, _PAUSE))
+            self._waiting[each] = (min(first_look, next_look), _PAUSE)
 
     def tend(self, left: int) -> int:
         """Look at the processes whose time has come; return for how many ms to wait until the next.
@@ -104,24 +108,26 @@ class Prober:
         function = "PyInit__shim"
         with open(_SHIM, "rb") as file:
             fd = file.fileno()
-            return self._attach(fd, find_functions(fd, (function,))[function])
+            offset = find_functions(fd, (function,))[function]
+            return self._attach(fd, dict.fromkeys(self._what.functions, offset))
 
     def _look_at(self, pid: int, pause: float) -> None:
         """Probe the program that a process runs, or else its library.
 
         If the library is not mapped yet, the process is looked at once more after a pause.
         """
+        wanted = self._what.program
         try:
             program = f"/proc/{pid}/exe"
             name = os.path.basename(os.readlink(program)).split(" (deleted)")[0]
-            is_wanted = self._what.program in ("", name)
-            if is_wanted and not self._probe(open_regular(program)):
-                self._look_at_libraries(pid, pause)
+            if wanted and (name != wanted or self._probe(open_regular(program))):
+                return
+            self._look_at_libraries(pid, pause)
         except (FileNotFoundError, ProcessLookupError):
             return  # it has ended, or is a kernel thread
         except PermissionError:
-            if status_of(pid, "Name") == [self._what.program]:
-                self._hidden_processes += 1
+            may_be_wanted = status_of(pid, "Name") == [wanted] if wanted else _has_memory(pid)
+            self._hidden_processes += may_be_wanted
         except OSError as error:
             self._say(f"cannot look into process {pid}: {error.strerror}")
 
@@ -153,28 +159,35 @@ class Prober:
     def _probe_file(self, fd: int) -> bool:
         """Attach to the functions of a file; tell whether it has any."""
         every = tuple(name for group in self._what.functions for name in group)
-        offsets = find_functions(fd, every)
-        path = escape(os.fsencode(os.path.realpath(f"/proc/self/fd/{fd}")))
+        defined = find_functions(fd, every)
+        offsets = {}
+        caveats = []
         for group in self._what.functions:
-            present = [name for name in group if name in offsets]
-            if not present:
-                continue
-            name = present[0]
-            error = self._attach(fd, offsets[name])
-            if error:
-                self._raise_if_refused()
-                self._say(f"cannot probe {path}: {os.strerror(-error)}")
-            elif name in self._what.caveats:
-                self._say(f"{path} has only {name}: {self._what.caveats[name]}")
+            present = [name for name in group if name in defined]
+            if present:
+                offsets[group] = defined[present[0]]
+                caveats += [name for name in present[:1] if name in self._what.caveats]
+        error = self._attach(fd, offsets)
+        path = escape(os.fsencode(os.path.realpath(f"/proc/self/fd/{fd}")))
+        if error:
+            self._raise_if_refused()
+            self._say(f"cannot probe {path}: {os.strerror(-error)}")
+        for name in [] if error else caveats:
+            self._say(f"{path} has only {name}: {self._what.caveats[name]}")
         return bool(offsets)
 
-    def _attach(self, fd: int, offset: int) -> int:
-        """Attach all programs; return 0 or a negative errno."""
+    def _attach(self, fd: int, offsets: dict[tuple[str, ...], int]) -> int:
+        """Attach all programs to functions, given by their names; return 0 or a negative errno."""
         for program in self._programs:
-            error = self._attach_program(program, fd, offset)
+            its_own = {
+                offset
+                for names, offset in offsets.items()
+                if program.part in names or not program.part
+            }
+            error = self._attach_program(program, fd, sorted(its_own)) if its_own else 0
             if error:
                 return error
-        self._allowed = True
+        self._allowed = self._allowed or bool(offsets)
         return 0
 
     def _raise_if_refused(self) -> None:
@@ -203,6 +216,11 @@ def _names_of(status: os.stat_result, overlay: bool) -> tuple[tuple[Any, ...], t
         return (unchanged, above, beneath), (unchanged, above)
     probed = ("probed", status.st_dev, number)  # no other file gets its number while it is probed
     return (unchanged, probed, above), (unchanged, probed, beneath)
+
+
+def _has_memory(pid: int) -> bool:
+    """Tell whether a process runs a program, as all do but threads of the kernel."""
+    return bool(status_of(pid, "VmSize"))
 
 
 def _processes() -> list[int]:
