@@ -21,7 +21,7 @@ struct part { /* struct ev_part of bpf_src/include/record.bpf.h */
 	uint32_t at;
 	uint16_t length, state;
 };
-enum { WHOLE, CUT, UNREADABLE, ABSENT };
+enum { WHOLE, CUT, UNREADABLE, ABSENT, ADDRESS };
 
 #define KERNEL UINT32_MAX /* instead of a process: whose frames are the kernel's */
 
@@ -565,6 +565,22 @@ static int put_stack(struct text *out, const struct shim_column *column,
 	return 0;
 }
 
+static void put_address(struct text *out, const struct record *record, const char *bytes)
+{
+	const bool json = record->plan->as_json;
+	struct in6_addr address;
+	char shown[INET6_ADDRSTRLEN];
+
+	memcpy(&address, bytes, sizeof(address));
+	if (IN6_IS_ADDR_V4MAPPED(&address))
+		inet_ntop(AF_INET, address.s6_addr + 12, shown, sizeof(shown));
+	else
+		inet_ntop(AF_INET6, &address, shown, sizeof(shown));
+	put_if(json, out, '"');
+	put_string(out, shown);
+	put_if(json, out, '"');
+}
+
 static void put_part(struct text *out, const struct record *record,
 		     const struct shim_column *column)
 {
@@ -576,6 +592,10 @@ static void put_part(struct text *out, const struct record *record,
 
 	if (part.state == ABSENT || part.state == UNREADABLE) {
 		put_string(out, json ? "null" : part.state == ABSENT ? "-" : "?");
+		return;
+	}
+	if (part.state == ADDRESS && part.length == sizeof(struct in6_addr)) {
+		put_address(out, record, bytes);
 		return;
 	}
 	if (column->kind == SHIM_ARGS) {
@@ -599,19 +619,6 @@ static void put_part(struct text *out, const struct record *record,
 		put_string(out, column->kind == SHIM_ARGS && length && !bytes[length - 1] ? " ..." :
 											    "...");
 	}
-}
-
-static void put_address(struct text *out, const char *bytes)
-{
-	struct in6_addr address;
-	char shown[INET6_ADDRSTRLEN];
-
-	memcpy(&address, bytes, sizeof(address));
-	if (IN6_IS_ADDR_V4MAPPED(&address))
-		inet_ntop(AF_INET, address.s6_addr + 12, shown, sizeof(shown));
-	else
-		inet_ntop(AF_INET6, &address, shown, sizeof(shown));
-	put_string(out, shown);
 }
 
 /* The first bytes of a value as a number. By its exact size, which is faster than any. */
@@ -739,9 +746,7 @@ static int put_value(struct text *out, const struct record *record,
 			put_ratio(out, value * 1e9 / whole / (column->unit ? column->unit : 1));
 		break;
 	case SHIM_ADDRESS:
-		put_if(json, out, '"');
-		put_address(out, at);
-		put_if(json, out, '"');
+		put_address(out, record, at);
 		break;
 	case SHIM_CHARS:
 		put_field(out, record, column, at, strnlen(at, column->size));

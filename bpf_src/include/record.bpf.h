@@ -31,7 +31,13 @@
 #define EV_UNKNOWN __INT64_MAX__
 #define __maybe_unused __attribute__((unused))
 
-enum ev_state { EV_WHOLE, EV_CUT, EV_UNREADABLE, EV_ABSENT };
+enum ev_state {
+	EV_WHOLE,
+	EV_CUT,
+	EV_UNREADABLE,
+	EV_ABSENT,
+	EV_ADDRESS, /* not the text itself, but 16 bytes of an address, as in ev_addr */
+};
 
 struct ev_part {
 	__u32 at; /* from the start of the tail */
@@ -73,6 +79,8 @@ typedef __s64 ev_claim;	  /* 1 if it is true, 0 if not, or EV_UNKNOWN */
 typedef __u32 ev_oom_constraint; /* enum oom_constraint, or EV_NO_NAME */
 typedef __u32 ev_gfp;		/* flags of an allocation, or EV_NO_NAME */
 typedef __u64 ev_load;		/* the time: user space reads the load averages at once */
+typedef __u32 ev_lookup_function;
+typedef __u32 ev_lookup_result;
 typedef __u64 ev_count;		/* of events */
 typedef __s64 ev_number;	/* from 0 on, or EV_NO_NUMBER */
 typedef __u64 ev_longest;	/* ns; in sums, where it is the greatest and is not added up */

@@ -14,7 +14,7 @@ from tracewheel.runtime.shapes.intervals import TARGET_ENDED, wait
 from tracewheel.runtime.show.lines import new_buffer
 from tracewheel.runtime.show.meaning import meaning_of
 from tracewheel.runtime.show.output import Stop
-from tracewheel.runtime.trace.batch import ABSENT, Layout, framed, part_of, records_of
+from tracewheel.runtime.trace.batch import ABSENT, ADDRESS, Layout, framed, part_of, records_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _BATCH = 1 << 19  # bytes
 _PACE = 0.008
 _HURRY = 0.002
 _MANY = 1 / 8
+_IPV4_PREFIX = b"\0" * 10 + b"\xff\xff"  # of an address of IPv4, as IPv6 writes it
 
 
 class Reader:
@@ -71,16 +72,21 @@ class Reader:
 
     def read(self) -> int:
         """Fill the buffer; return how many bytes of it are used, 0 if there are no records."""
-        used = self._read_ring()
+        used = self._read_next()
         while used:
             kept = self._without_arrivals(used)
             for member, compiled in self._globs:
                 kept = self._keep(kept, functools.partial(self._matches, member, compiled))
             if kept:
                 return kept
-            used = self._read_ring()
-        pending = next(self._pending_records, b"")
-        return self._fill([pending]) if pending else 0
+            used = self._read_next()
+        return 0
+
+    def _read_next(self) -> int:
+        """Fill the buffer from the ring, or else with a pending record; return how many bytes."""
+        used = self._read_ring()
+        pending = b"" if used else next(self._pending_records, b"")
+        return self._fill([pending]) if pending else used
 
     def records(self, used: int) -> Iterator[memoryview]:
         """Return the records of the buffer."""
@@ -140,7 +146,18 @@ class Reader:
         if meaning_of(member).json == "chars":
             return compiled.matches(member.chars(record))
         text, state = part_of(record, member, self.layout.size)
+        if state == ADDRESS:
+            text = _written_address(text)
         return state == ABSENT or compiled.matches(text)
+
+
+def _written_address(address: bytes) -> bytes:
+    """Return the text of an address in IPv6's form, as the shim shows it."""
+    import socket
+
+    if address.startswith(_IPV4_PREFIX):
+        return socket.inet_ntop(socket.AF_INET, address[len(_IPV4_PREFIX) :]).encode()
+    return socket.inet_ntop(socket.AF_INET6, address).encode()
 
 
 def batches(reader: Reader, output: Output | None, stop: Stop) -> Iterator[int]:

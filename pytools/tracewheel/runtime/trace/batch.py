@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from tracewheel.runtime.trace.btf import Member
 
-ABSENT = 3  # EV_ABSENT of record.bpf.h
+# enum ev_state of record.bpf.h
+ABSENT = 3
+ADDRESS = 4
 _PART = struct.Struct("<IHH")  # struct ev_part
 
 
