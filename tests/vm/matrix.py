@@ -74,6 +74,7 @@ PARTLY_ELSEWHERE = {
         "test_filters", "test_names_of_codes", "test_names_of_signals", "test_threads",
         "test_what_is_not_allowed", "test_wrong_signals",
     ),
+    "tests/tools/test_gethostlatency.py": ("test_chosen_files", "test_filters"),
     "tests/tools/test_offcputime.py": (
         "test_languages", "test_pictures", "test_text_and_folded_lines",
     ),

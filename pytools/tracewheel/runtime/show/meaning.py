@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 
+from tracewheel.runtime.host import lookups
 from tracewheel.runtime.host.errnos import error_names
 from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.host.terminal import escape
@@ -72,6 +73,8 @@ MEANINGS = {
     "ev_oom_constraint": Meaning("oom_constraint", "oom_constraint"),
     "ev_gfp": Meaning("gfp", "gfp"),
     "ev_load": Meaning("load", "load"),
+    "ev_lookup_function": Meaning("lookup_function", "lookup_function"),
+    "ev_lookup_result": Meaning("lookup_result", "lookup_result"),
     "ev_addr": Meaning("address", "address"),
     "ev_comm": Meaning("chars", "chars"),
     "ev_text": Meaning("text", "text"),
@@ -234,6 +237,8 @@ TABLES = {
     "oom_constraint": Table("optional_name", names_in_enum("oom_constraint", "CONSTRAINT_")),
     "gfp": Table("optional_name", find=hex),
     "load": Table("name", find=_load_averages),
+    "lookup_function": Table("name", lookups.functions),
+    "lookup_result": Table("name", lookups.results, lookups.other_result),
     "operation": Table("name", _operations),
     "request_flags": Table("name", find=_request_flags),
     "rwbs": Table("name", find=_request_letters),

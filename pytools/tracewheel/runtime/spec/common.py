@@ -24,6 +24,12 @@ DATE = Option(
     numbers_column="TIME",
 )
 PRINT_UID = Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",))
+# For tools whose column TIME is a clock that they show anyway.
+DATES = Option(
+    ("-t", "--timestamps"),
+    "show the date and milliseconds as well (TIME)",
+    numbers_column="TIME",
+)
 
 
 def min_ms(what: str) -> Option:
