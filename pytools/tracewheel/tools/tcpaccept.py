@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_milliseconds, parse_seconds
-from tracewheel.runtime.spec.common import PRINT_UID, WHO
+from tracewheel.runtime.spec.arguments import parse_milliseconds
+from tracewheel.runtime.spec.common import PRINT_UID, WHO, interval_with
 from tracewheel.runtime.spec.net import peers
-from tracewheel.runtime.spec.shapes import SHOW, STOP, TRACE, Column, Option, Stream, Top
+from tracewheel.runtime.spec.shapes import SHOW, TRACE, Column, Option, Stream, Top
 
 _OVERHEAD = (
     "Each accept takes 1 to 3 microseconds longer. Where the kernel refuses fexit, every\n"
@@ -38,13 +38,7 @@ _SELECT = (
         disables=("accept",),
         group=TRACE,
     ),
-    Option(
-        ("-i", "--interval"),
-        "with -c, print a report every SEC seconds",
-        parse_seconds,
-        "SEC",
-        group=STOP,
-    ),
+    interval_with("-c"),
 )
 _COUNT = Option(
     ("-c", "--totals", "--count"),
