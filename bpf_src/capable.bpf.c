@@ -39,8 +39,8 @@ struct check {
 	ev_capability cap;
 	ev_comm comm;
 	ev_ret ret;
-	ev_claim audit;
-	ev_claim insetid;
+	ev_number audit;
+	ev_number insetid;
 	ev_user_ns ns;
 	__u32 ns_level; /* 0 for the initial namespace */
 	ev_syscall syscall;
@@ -198,7 +198,7 @@ static __always_inline bool shown(const struct question *question, int ret, bool
 
 static __always_inline __s64 claim_of(__u32 opts, bool claim)
 {
-	return opts == OPTS_UNKNOWN ? EV_UNKNOWN : claim;
+	return opts == OPTS_UNKNOWN ? EV_NO_NUMBER : claim;
 }
 
 static __always_inline void describe(struct check *check, const struct question *question, int ret)

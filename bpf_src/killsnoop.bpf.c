@@ -54,12 +54,12 @@ struct signal {
 	ev_signal signal;
 	ev_signal_call call;
 	ev_signal_outcome outcome; /* for a group of processes, it is not told */
-	ev_optional tpid; /* negative for a group; 0: the sender's own, -1: all processes */
-	ev_optional ttid; /* if a certain thread is meant */
+	ev_number tpid; /* negative for a group; 0: the sender's own, -1: all processes */
+	ev_number ttid; /* if a certain thread is meant */
 	ev_text tcomm;
 	ev_ret ret;
 	ev_signal_code code;
-	ev_optional value;
+	ev_number value;
 	ev_stack stack;
 	ev_user_stack user_stack;
 };

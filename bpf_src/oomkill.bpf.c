@@ -33,7 +33,7 @@ struct kill {
 	ev_bytes virtual;
 	__s32 score_adj;
 	ev_oom_constraint constraint;
-	ev_optional order;
+	ev_number order;
 	ev_gfp gfp;
 	ev_bytes domain;
 	ev_bytes limit;

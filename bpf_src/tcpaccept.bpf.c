@@ -205,7 +205,7 @@ int accept__fexit__other(unsigned long long *ctx)
 	unsigned long long listener = ctx[0], sk;
 	struct syscall call = {};
 
-	if (bpf_core_type_exists(struct proto_accept_arg)) {
+	if (bpf_core_field_exists(struct proto_accept_arg, flags)) {
 		sk = ctx[2];
 	} else {
 		sk = ctx[4];

@@ -19,16 +19,14 @@
 #define DISK_LEN 32
 #define NAME_LEN 64
 #define EV_NO_RESULT __INT64_MAX__
+#define EV_NO_NUMBER __INT64_MAX__
 #define EV_NO_DURATION __UINT64_MAX__
 #define EV_NO_BYTES __UINT64_MAX__
-#define EV_NO_NUMBER __INT64_MAX__
 #define EV_NO_NAME __UINT32_MAX__
-#define EV_NO_EXIT -1
-#define EV_NO_NUMBER __INT64_MAX__
-#define EV_NO_TCP_FLAGS (1 << 31)
 #define EV_NO_REASON __UINT32_MAX__
+#define EV_NO_EXIT -1
+#define EV_NO_TCP_FLAGS (1 << 31)
 #define EV_NO_SYSCALL 0x7ffffffe
-#define EV_UNKNOWN __INT64_MAX__
 #define __maybe_unused __attribute__((unused))
 
 enum ev_state {
@@ -48,45 +46,47 @@ struct ev_part {
 /* By the name of a member's type user space knows how to show it. */
 typedef __u64 ev_time;		/* CLOCK_BOOTTIME, ns */
 typedef __u64 ev_duration;	/* ns, or EV_NO_DURATION */
-typedef __s64 ev_ret;		/* a result, a negative errno, or EV_NO_RESULT */
-typedef __s64 ev_optional;	/* a number, or EV_NO_NUMBER */
+typedef __u64 ev_longest;	/* ns; in sums, where it is the greatest and is not added up */
+typedef __u64 ev_count;		/* of events */
+typedef __s64 ev_number;	/* or EV_NO_NUMBER */
 typedef __u64 ev_bytes;		/* of memory, or EV_NO_BYTES */
+typedef __s64 ev_ret;		/* a result, a negative errno, or EV_NO_RESULT */
 typedef __s32 ev_exit;		/* a wait status, or EV_NO_EXIT */
+typedef __u64 ev_load;		/* the time: user space reads the load averages at once */
+/* Processes, and what they may do. */
 typedef __u32 ev_uid;
-typedef char ev_disk[DISK_LEN];	/* the disk's name, or "-" */
-typedef char ev_name[NAME_LEN];	/* of a file, cut if it is longer */
-typedef __u32 ev_operation;	/* of a block request: enum req_op */
-typedef __u32 ev_request_flags; /* the same and bits of enum req_flag_bits */
 typedef __u64 ev_cgroup;
+typedef char ev_comm[COMM_LEN];
+typedef __u32 ev_capability;
+typedef __u32 ev_user_ns;	/* the inode of a user namespace */
+/* System calls: twice the number, plus 1 for calls of 32-bit tasks; or EV_NO_SYSCALL. */
+typedef __u32 ev_syscall;
 typedef __u32 ev_open_flags;
 typedef __u32 ev_at_flags;	/* of calls such as fstatat(2) */
 typedef __u32 ev_mode;
-/* Twice the number of a call, plus 1 for calls of 32-bit tasks; or EV_NO_SYSCALL. */
-typedef __u32 ev_syscall;
+typedef __u32 ev_lookup_function; /* enum function of gethostlatency.bpf.c */
+typedef __u32 ev_lookup_result;
+/* Signals. */
 typedef __u32 ev_signal;
 typedef __u64 ev_signal_code;	/* number of a signal << 32 | what its si_code says of its origin */
 typedef __u32 ev_signal_outcome; /* what became of a signal, or EV_NO_NAME */
 typedef __u32 ev_signal_call;	/* the ev_syscall that sent a signal, or EV_NO_NAME */
-typedef __u32 ev_tcp_state;
-typedef __u32 ev_ca_state;	/* enum tcp_ca_state, or another number if there is none */
-typedef __u32 ev_retransmit;	/* enum retransmit_type of tcpretrans.bpf.c */
-typedef __u32 ev_tcp_state;	/* or 0: there is no socket */
-typedef __u32 ev_tcp_flags;	/* of a header, or EV_NO_TCP_FLAGS */
-typedef __u32 ev_drop_reason;	/* enum skb_drop_reason, or EV_NO_REASON */
-typedef __u32 ev_capability;
-typedef __u32 ev_user_ns; /* the inode of a user namespace */
-typedef __s64 ev_claim;	  /* 1 if it is true, 0 if not, or EV_UNKNOWN */
+/* Disks and memory. */
+typedef char ev_disk[DISK_LEN];	/* the disk's name, or "-" */
+typedef __u32 ev_operation;	/* of a block request: enum req_op */
+typedef __u32 ev_request_flags; /* the same and bits of enum req_flag_bits */
+typedef __u32 ev_writeback_reason; /* enum wb_reason */
 typedef __u32 ev_oom_constraint; /* enum oom_constraint, or EV_NO_NAME */
 typedef __u32 ev_gfp;		/* flags of an allocation, or EV_NO_NAME */
-typedef __u64 ev_load;		/* the time: user space reads the load averages at once */
-typedef __u32 ev_lookup_function;
-typedef __u32 ev_lookup_result;
-typedef __u64 ev_count;		/* of events */
-typedef __s64 ev_number;	/* from 0 on, or EV_NO_NUMBER */
-typedef __u64 ev_longest;	/* ns; in sums, where it is the greatest and is not added up */
-typedef __u32 ev_writeback_reason;
+/* Connections. */
+typedef __u32 ev_tcp_state;	/* or 0: there is no socket */
+typedef __u32 ev_tcp_flags;	/* of a header, or EV_NO_TCP_FLAGS */
+typedef __u32 ev_ca_state;	/* enum tcp_ca_state, or another number if there is none */
+typedef __u32 ev_retransmit;	/* enum retransmit_type of tcpretrans.bpf.c */
+typedef __u32 ev_drop_reason;	/* enum skb_drop_reason, or EV_NO_REASON */
 typedef __u32 ev_addr[4];	/* as on the wire, IPv6 or ::ffff:IPv4 */
-typedef char ev_comm[COMM_LEN];
+/* Texts and stacks. */
+typedef char ev_name[NAME_LEN];	/* of a file, cut if it is longer */
 typedef struct ev_part ev_text;
 typedef struct ev_part ev_path; /* relative to the ev_dir before it, unless that is EV_ABSENT */
 /* Names from the deepest directory upwards, each ended by NUL; the root has none. */

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.block import DISK
-from tracewheel.runtime.spec.common import DATE, PRINT_UID, interval_with, min_ms
-from tracewheel.runtime.spec.shapes import SHOW, TRACE, Column, Option, Stream, Top
+from tracewheel.runtime.spec.common import DATE, PRINT_UID, count_only, interval_with, min_ms
+from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream, Top
 
 _OVERHEAD = "Each flush takes about 1 microsecond longer, and any other block I/O 0.2."
 _RUNGS = {
@@ -27,12 +27,7 @@ _SELECT = (
     ),
     interval_with("-c"),
 )
-_COUNT = Option(
-    ("-c", "--totals", "--count"),
-    "count flushes by process and array instead of showing each",
-    sets="count_only",
-    group=SHOW,
-)
+_COUNT = count_only("flushes by process and array")
 _COUNTS = Top(
     sums="flushers",
     title="md flushes",

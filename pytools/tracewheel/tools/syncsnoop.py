@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.common import PRINT_UID, WHO, interval_with, min_ms
+from tracewheel.runtime.spec.common import PRINT_UID, WHO, count_only, interval_with, min_ms
 from tracewheel.runtime.spec.shapes import SHOW, Column, Option, Stream, Top
 
 _OVERHEAD = (
@@ -15,12 +15,7 @@ _SELECT = (
     min_ms("calls"),
     interval_with("-c"),
 )
-_COUNT = Option(
-    ("-c", "--totals", "--count"),
-    "count calls by process and call instead of showing each",
-    sets="count_only",
-    group=SHOW,
-)
+_COUNT = count_only("calls by process and call")
 _PER_FILE = Option(
     ("--per-file",), "with -c, count each file separately (FILE)", sets="per_file", group=SHOW
 )

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_milliseconds
-from tracewheel.runtime.spec.common import PRINT_UID, WHO, interval_with
+from tracewheel.runtime.spec.common import PRINT_UID, WHO, count_only, interval_with
 from tracewheel.runtime.spec.net import peers
-from tracewheel.runtime.spec.shapes import SHOW, TRACE, Column, Option, Stream, Top
+from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream, Top
 
 _OVERHEAD = (
     "Each accept takes 1 to 3 microseconds longer. Where the kernel refuses fexit, every\n"
@@ -40,12 +40,7 @@ _SELECT = (
     ),
     interval_with("-c"),
 )
-_COUNT = Option(
-    ("-c", "--totals", "--count"),
-    "count accepts by addresses and local port instead of showing each",
-    sets="count_only",
-    group=SHOW,
-)
+_COUNT = count_only("accepts by addresses and local port")
 _COUNTS = Top(
     sums="clients",
     title="TCP accepts",

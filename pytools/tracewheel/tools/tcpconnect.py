@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from tracewheel.runtime.spec.arguments import parse_count
-from tracewheel.runtime.spec.common import PRINT_UID, WHO, interval_with, pid_or
+from tracewheel.runtime.spec.common import PRINT_UID, WHO, count_only, interval_with, pid_or
 from tracewheel.runtime.spec.net import peers
-from tracewheel.runtime.spec.shapes import LIMITS, SHOW, Column, Option, Stream, Top
+from tracewheel.runtime.spec.shapes import LIMITS, Column, Option, Stream, Top
 
 _OVERHEAD = (
     "Each connection takes 1 to 4 microseconds longer, in addition to about 10 on\n"
@@ -26,12 +26,7 @@ _SELECT = (
     *peers("remote ports", "--to"),
     interval_with("-c"),
 )
-_COUNT = Option(
-    ("-c", "--totals", "--count"),
-    "count connects by addresses and port instead of showing each",
-    sets="count_only",
-    group=SHOW,
-)
+_COUNT = count_only("connects by addresses and port")
 _COUNTS = Top(
     sums="peers",
     title="TCP connections",

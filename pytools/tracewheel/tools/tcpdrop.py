@@ -8,9 +8,10 @@ import struct
 
 from tracewheel.runtime.host import drop_reasons
 from tracewheel.runtime.host.errors import TargetGone, UsageError
-from tracewheel.runtime.spec.arguments import parse_count, parse_process, parse_seconds
+from tracewheel.runtime.spec.arguments import parse_count, parse_process
+from tracewheel.runtime.spec.common import count_only, interval_with
 from tracewheel.runtime.spec.net import ENDS
-from tracewheel.runtime.spec.shapes import DIAGNOSIS, SHOW, STOP, Column, Option, Stream, Top
+from tracewheel.runtime.spec.shapes import DIAGNOSIS, SHOW, Column, Option, Stream, Top
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,13 +81,7 @@ _SELECT = (
         repeat=True,
     ),
     *ENDS,
-    Option(
-        ("--interval",),
-        "with -c or -f, print a report every SEC seconds",
-        parse_seconds,
-        "SEC",
-        group=STOP,
-    ),
+    interval_with("-c or -f", "--interval"),
     Option(
         ("--netns-id",),
         "trace only this network namespace, given by its number as in /proc/PID/ns/net",
@@ -108,12 +103,7 @@ _SELECT = (
         group=DIAGNOSIS,
     ),
 )
-_COUNT = Option(
-    ("-c", "--totals", "--count"),
-    "count drops by reason instead of showing each",
-    sets="count_only",
-    group=SHOW,
-)
+_COUNT = count_only("drops by reason")
 _COUNT_FLOWS = Option(
     ("-f", "--by-flow"),
     "count drops by reason, addresses and ports instead of showing each",

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.arguments import parse_seconds
-from tracewheel.runtime.spec.common import PRINT_UID
+from tracewheel.runtime.spec.common import PRINT_UID, count_only, interval_with
 from tracewheel.runtime.spec.net import ENDS
-from tracewheel.runtime.spec.shapes import SHOW, STOP, Column, Option, Stream, Top
+from tracewheel.runtime.spec.shapes import Column, Option, Stream, Top
 
 _OVERHEAD = (
     "Each retransmit takes 1 to 3 microseconds longer, and each read from a TCP socket 0.1. A\n"
@@ -24,20 +23,9 @@ _SELECT = (
         "retransmit, L for a tail loss probe that sends old data again, or S for a SYN-ACK",
         enables=("loss_probe",),
     ),
-    Option(
-        ("--interval",),
-        "with -c, print a report every SEC seconds",
-        parse_seconds,
-        "SEC",
-        group=STOP,
-    ),
+    interval_with("-c", "--interval"),
 )
-_COUNT = Option(
-    ("-c", "--totals", "--count"),
-    "count retransmits by connection instead of showing each",
-    sets="count_only",
-    group=SHOW,
-)
+_COUNT = count_only("retransmits by connection")
 _COUNTS = Top(
     sums="flows",
     title="TCP retransmits",

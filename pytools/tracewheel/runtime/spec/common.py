@@ -8,7 +8,7 @@ from tracewheel.runtime.spec.arguments import (
     parse_processes,
     parse_seconds,
 )
-from tracewheel.runtime.spec.shapes import STOP, Column, Option
+from tracewheel.runtime.spec.shapes import SHOW, STOP, Column, Option
 
 # Who acts: for records that put_current_task() of filter.bpf.h has filled.
 WHO = (
@@ -24,12 +24,6 @@ DATE = Option(
     numbers_column="TIME",
 )
 PRINT_UID = Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",))
-# For tools whose column TIME is a clock that they show anyway.
-DATES = Option(
-    ("-t", "--timestamps"),
-    "show the date and milliseconds as well (TIME)",
-    numbers_column="TIME",
-)
 
 
 def min_ms(what: str) -> Option:
@@ -56,12 +50,28 @@ def pid_or(other: str) -> Option:
     )
 
 
-def interval_with(flag: str) -> Option:
-    """Return the option for intervals of a tool that has reports only with another option."""
+def interval_with(others: str, *flags: str) -> Option:
+    """Return the option for intervals of a tool that has reports only with other options.
+
+    Its flags are -i and --interval, if there are no others.
+    """
     return Option(
-        ("-i", "--interval"),
-        f"with {flag}, print a report every SEC seconds",
+        flags or ("-i", "--interval"),
+        f"with {others}, print a report every SEC seconds",
         parse_seconds,
         "SEC",
         group=STOP,
+    )
+
+
+def count_only(what: str) -> Option:
+    """Return the option to count events instead of showing each; it sets count_only.
+
+    ``what`` says by what they are counted: "connects by addresses and port".
+    """
+    return Option(
+        ("-c", "--totals", "--count"),
+        f"count {what} instead of showing each",
+        sets="count_only",
+        group=SHOW,
     )
