@@ -66,37 +66,6 @@ def by_io_uring(operation: int, fd: int, address: int, flags: int) -> int:
     return result
 
 
-class Calls32:
-    """System calls of 32-bit programs for x86; SIGSEGV ends the process if there are none."""
-
-    _INT_0X80 = bytes.fromhex(
-        "53 89f8 89f3 87ca 4489c6 4489cf cd80 5b c3"
-    )  # with the arguments behind
-    _MAP_BELOW_4G = 0x40
-
-    def __init__(self) -> None:
-        self._page = mmap.mmap(
-            -1, 16384, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | self._MAP_BELOW_4G,
-            mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
-        )  # fmt: skip
-        self._begin = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
-        self._used = 0
-        code = self.put(self._INT_0X80)
-        self._call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_uint32] * 6)(code)
-
-    def put(self, content: bytes) -> int:
-        """Return the address of a copy that such calls can reach."""
-        at = self._used
-        self._page[at : at + len(content)] = content
-        self._used += len(content) + -len(content) % 16
-        return self._begin + at
-
-    def make(self, number: int, *arguments: int) -> int:
-        """Make a call of up to five arguments; return its result."""
-        result: int = self._call(number, *arguments, *[0] * (5 - len(arguments)))
-        return result
-
-
 class Reads(NamedTuple):
     """The kernel's counts of reads of a disk."""
 
@@ -369,11 +338,26 @@ def new_cgroup() -> Iterator[Callable[..., Cgroup]]:
 
 
 # int 0x80 with the five arguments of a function: the number of a call and its arguments.
+_CALL_32 = bytes.fromhex("53 89f8 89f3 87ca 4489c6 4489cf cd80 5b c3")
+_PATH_AT, _BUFFER_AT = 64, 8192  # in a page that 32 bits can address
+
+
 def _make_calls_32(path: str, calls: Iterable[tuple[Any, ...]]) -> None:
-    maker = Calls32()
-    addresses = {"path": maker.put(os.fsencode(path) + b"\0"), "buffer": maker.put(bytes(4096))}
+    below_4g = 0x40
+    page = mmap.mmap(
+        -1,
+        16384,
+        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | below_4g,
+        mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+    )
+    page[: len(_CALL_32)] = _CALL_32
+    page[_PATH_AT : _PATH_AT + len(path)] = os.fsencode(path)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    addresses = {"path": at + _PATH_AT, "buffer": at + _BUFFER_AT}
+    call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_uint32] * 6)(at)
     for number, *arguments in calls:
-        maker.make(number, *(addresses.get(argument, argument) for argument in arguments))
+        values = [addresses.get(argument, argument) for argument in arguments]
+        call(number, *values, *[0] * (5 - len(values)))
 
 
 @pytest.fixture

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from tracewheel.runtime.show.kernel_names import signal_code
 
-from tests.tools.conftest import Calls32
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -377,27 +375,25 @@ def test_names_of_codes() -> None:
     assert "77" == signal_code(signal.SIGSEGV << 32 | 77)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs 32-bit calls of x86")
-def test_32_bit_calls(trace: Any, sleeper: Any) -> None:
+def test_32_bit_calls(trace: Any, sleeper: Any, call_32: Any) -> None:
     """Calls of 32-bit programs, whose numbers mean others in 64 bits, show like any other."""
     pid = sleeper().pid
     info = SigInfo(code=-1)
     info.uid = 4711  # where a 32-bit program has the value
+    pidfd = call("pidfd_open", pid, 0)
     tool = trace("killsnoop", "-s", "USR2", "--json")
-    child = os.fork()
-    if not child:
-        calls = Calls32()
-        at = calls.put(bytes(info))
-        pidfd = calls.make(434, pid, 0)
-        for call_ in ((37, pid, 12), (238, pid, 12), (270, pid, pid, 12), (178, pid, 12, at),
-                      (335, pid, pid, 12, at), (424, pidfd, 12, 0, 0)):  # fmt: skip
-            calls.make(*call_)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
+    call_32(
+        os.fsdecode(bytes(info)),
+        (37, pid, signal.SIGUSR2),
+        (238, pid, signal.SIGUSR2),
+        (270, pid, pid, signal.SIGUSR2),
+        (178, pid, signal.SIGUSR2, "path"),
+        (335, pid, pid, signal.SIGUSR2, "path"),
+        (424, pidfd, signal.SIGUSR2, 0, 0),
+    )
+    os.close(pidfd)
     tool.end()
 
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSEGV:
-        pytest.skip("needs CONFIG_IA32_EMULATION")
     kill_ = Seen("compat:kill", "SIGUSR2", pid, None, "sleep", 0, SI_USER, None, "ignored")
     queue = kill_._replace(code=SI_QUEUE, value=4711)
     assert [

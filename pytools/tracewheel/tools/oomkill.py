@@ -45,6 +45,7 @@ tool = Stream(
         PRINT_UID,
     ),
     stack=True,
+    root="trigger_comm",
     container=True,
     examples=(
         ("oomkill", "trace all kills for want of memory"),
