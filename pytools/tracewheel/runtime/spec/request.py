@@ -211,9 +211,16 @@ class Request:
 
     @property
     def stacks(self) -> set[str]:
-        """The members with stacks that are asked for."""
-        shown = {header for option, _ in self.given() for header in option.shows}
-        return {column.member for column in STACK_COLUMNS if column.header in shown}
+        """The members with stacks that are asked for, or shown unasked."""
+        given = [option for option, _ in self.given()]
+        shown = {header for option in given for header in option.shows}
+        hidden = {header for option in given for header in option.hides}
+        headers = {column.header for column in STACK_COLUMNS}
+        return {
+            column.member
+            for column in columns_of(self.tool)
+            if column.header in headers - hidden and (column.header in shown or not column.hidden)
+        }
 
     def _numbered_columns(self) -> list[Column]:
         """Return all columns, with the numbers that options set for some of them."""
