@@ -98,14 +98,21 @@ static __always_inline bool netns_filtered_out(__u32 netns)
 	return true;
 }
 
-/* Packets without a socket, and those of a socket that is about to be freed, are nobody's. */
+/* A socket that is about to be freed, or stands for one that has been, has no process any more. */
+static __always_inline bool is_over(struct sock *sk)
+{
+	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+
+	return state == TCP_CLOSE || state == TCP_TIME_WAIT;
+}
+
 static __always_inline bool drop_filtered_out(const struct owner *owner, struct sock *sk)
 {
-	if (sk && (owner || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE))
+	if (sk && (owner || !is_over(sk)))
 		return owner_filtered_out(owner, sk);
 	if (!processes_chosen())
 		return false;
-	/* Where the kernel does not tell the socket, there may be one. */
+	/* Where the kernel does not tell the socket of each packet, one without may have one. */
 	if (!sk && argc_kfree_skb < 4)
 		add(unowned_lost, 1);
 	return true;
