@@ -14,10 +14,7 @@ FLUSHES = 23
 
 
 def test_mdflush(trace: Any, beside: Any, small_array: str) -> None:
-    """All show the same flushes; bcc without the names of arrays, and only ours for how long.
-
-    bcc looks for the name where it was before v5.12, because it does not find bi_bdev in a bio.
-    """
+    """All show the same flushes, libbpf-tools without the names of arrays; ours for how long."""
     name = os.path.basename(small_array)
     knock = ["dd", "if=/dev/null", f"of={small_array}", "conv=notrunc,fsync", "status=none"]
     peers = beside(
@@ -37,5 +34,5 @@ def test_mdflush(trace: Any, beside: Any, small_array: str) -> None:
     assert [name] * FLUSHES == [row["device"] for row in ours.json]
     assert all(row["duration"] > 0 for row in ours.json)
     libbpf, bcc, bpftrace = ([row[3:] for row in each.rows() if row[1:2] == [ME]] for each in peers)
-    assert [[name]] * FLUSHES == libbpf == bpftrace
-    assert [[]] * FLUSHES == bcc
+    assert [[]] * FLUSHES == libbpf
+    assert [[name]] * FLUSHES == bcc == bpftrace
