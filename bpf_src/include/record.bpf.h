@@ -76,14 +76,6 @@ typedef char ev_disk[DISK_LEN];	/* the disk's name, or "-" */
 typedef __u32 ev_operation;	/* of a block request: enum req_op */
 typedef __u32 ev_request_flags; /* the same and bits of enum req_flag_bits */
 typedef __u32 ev_writeback_reason; /* enum wb_reason */
-typedef __u32 ev_ca_state;	/* enum tcp_ca_state, or another number if there is none */
-typedef __u32 ev_retransmit;	/* enum retransmit_type of tcpretrans.bpf.c */
-typedef __u32 ev_tcp_state;	/* or 0: there is no socket */
-typedef __u32 ev_tcp_flags;	/* of a header, or EV_NO_TCP_FLAGS */
-typedef __u32 ev_drop_reason;	/* enum skb_drop_reason, or EV_NO_REASON */
-typedef __u32 ev_capability;
-typedef __u32 ev_user_ns; /* the inode of a user namespace */
-typedef __s64 ev_claim;	  /* 1 if it is true, 0 if not, or EV_UNKNOWN */
 typedef __u32 ev_oom_constraint; /* enum oom_constraint, or EV_NO_NAME */
 typedef __u32 ev_gfp;		/* flags of an allocation, or EV_NO_NAME */
 /* Connections. */
