@@ -14,6 +14,7 @@ const volatile bool per_operation;
 struct io {
 	ev_disk disk;
 	ev_operation operation;
+	__u32 _padding;
 	ev_cgroup cgroup;
 };
 

@@ -63,7 +63,7 @@ struct sort {
 	__u32 opts;
 	__u32 ns;
 	__s32 ret;
-	__u32 _padding; /* without a name it would have any value */
+	__u32 _padding;
 };
 
 REPEATS(repeats, sort, 8192);
@@ -71,7 +71,7 @@ REPEATS(repeats, sort, 8192);
 struct use {
 	ev_cgroup cgroup;
 	ev_capability cap;
-	__u32 _padding; /* without a name it would have any value */
+	__u32 _padding;
 };
 
 struct verdicts {

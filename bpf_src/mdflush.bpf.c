@@ -37,6 +37,7 @@ __u64 bio_start_by_stand_in;
 struct flusher {
 	ev_cgroup cgroup;
 	__u32 pid;
+	__u32 _padding;
 	ev_comm comm;
 	ev_disk device;
 };

@@ -15,6 +15,7 @@ ROW(births, births, 4096);
 struct parent {
 	ev_cgroup cgroup;
 	__u32 pid;
+	__u32 _padding;
 	ev_comm comm;
 };
 

@@ -39,6 +39,7 @@ struct caller {
 	__u32 device;
 	__u32 pid;
 	ev_syscall syscall;
+	__u32 _padding;
 	ev_comm comm;
 };
 

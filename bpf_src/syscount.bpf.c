@@ -41,6 +41,7 @@ COUNTS(calls_only, calls, KNOWN_MOST); /* used if calls are told apart by nothin
 struct latency {
 	ev_cgroup cgroup;
 	ev_syscall syscall;
+	__u32 _padding;
 };
 
 HISTOGRAMS(latencies, latency, 16384);

@@ -42,6 +42,7 @@ struct client {
 	ev_addr raddr;
 	ev_addr laddr;
 	__u32 lport;
+	__u32 _padding;
 };
 
 struct totals {

@@ -42,6 +42,7 @@ struct peer {
 	ev_addr laddr;
 	ev_addr raddr;
 	__u32 rport;
+	__u32 _padding;
 };
 
 struct totals {

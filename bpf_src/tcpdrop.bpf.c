@@ -48,6 +48,7 @@ __u64 unplaced_lost;
 struct kind {
 	ev_cgroup cgroup;
 	ev_drop_reason reason;
+	__u32 _padding;
 };
 
 struct flow {
@@ -55,6 +56,7 @@ struct flow {
 	ev_addr saddr, daddr;
 	__u32 sport, dport;
 	ev_drop_reason reason;
+	__u32 _padding;
 };
 
 struct totals {

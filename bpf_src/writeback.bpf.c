@@ -65,6 +65,7 @@ PAIRS(orders, __u32, struct order, 1024);
 struct device_reason {
 	ev_disk device;
 	ev_writeback_reason reason;
+	__u32 _padding;
 	ev_comm rcomm;
 	ev_ret rpid;
 	ev_cgroup cgroup;

@@ -51,6 +51,8 @@ __u32 top_report SEC(".data.report");
 /*
  * TOP(calls, call, sums, 16384) declares a map of a struct sums for each struct call and CPU, which
  * top_of(calls, &call) finds, and calls_lost, the number of events for which the map was full.
+ * Where the compiler would pad the key, it has a member _padding: bytes without a name may have any
+ * value.
  */
 #define TOP(name, key_type, kind, entries)                                                     \
 	struct name##_at {                                                                     \

@@ -252,6 +252,18 @@ def members_of(tool: Stream | Counts | Top, opened: BpfObject) -> dict[str, Memb
     return {m.name: m for m in [*found, *opened.members(key.meaning)]}
 
 
+def test_keys_have_no_holes(tool_name: str, opened: BpfObject) -> None:
+    """Every byte of a key belongs to a member: any value of another would split one row in two."""
+    structs = set()
+    for m in opened.maps():
+        members = {member.name: member for member in opened.members(m.key)} if m.key else {}
+        # The macros of count.bpf.h and hist.bpf.h wrap the key, and set their own hole to 0.
+        structs.add(members["key"].meaning if "key" in members else m.key)
+    for struct in structs - {""}:
+        covered = sum(member.size for member in opened.members(struct))
+        assert opened.size(struct) == covered, f"add a member _padding to struct {struct}"
+
+
 def test_containers_can_be_told_apart(tool_name: str, opened: BpfObject) -> None:
     """Each key of sums and each record that has a container has its cgroup, and an option."""
     shapes = [load_tool(tool_name)[0]]

@@ -229,7 +229,7 @@ def test_reasons(trace: Any) -> None:
     )
     # Who is interrupted does not matter, so no stack of a program is shown.
     assert all(any("tcp_" in frame for frame in row["stack"]) for row in tool.json)
-    assert [[]] * len(tool.json) == [row["user_stack"] for row in tool.json]
+    assert not any("user_stack" in row for row in tool.json)
     timers = [any("timer" in frame for frame in row["stack"]) for row in (probe, timeout, fast)]
     assert [True, True, False] == timers
 
