@@ -9,7 +9,6 @@
 
 #define KNOWN_MOST 2048 /* above every ev_syscall that has a name */
 #define X32 (1u << 31)
-#define ENOSYS 38
 
 const volatile bool without_syscall;
 const volatile bool per_process;

@@ -192,12 +192,14 @@ static __always_inline int returned(struct pt_regs *regs, __s32 number, __s64 re
 	SEC("tp_btf/sys_exit")                                                                 \
 	int BPF_PROG(ladder##__tp_btf, struct pt_regs *regs, long ret)                         \
 	{                                                                                      \
-		return returned(regs, __syscall_number(regs, READ_DIRECTLY), ret, extra, true); \
+		__s64 number = made_syscall(__syscall_number(regs, READ_DIRECTLY), ret);       \
+		return returned(regs, number, ret, extra, true);                               \
 	}                                                                                      \
 	SEC("raw_tp/sys_exit")                                                                 \
 	int BPF_PROG(ladder##__raw_tp, struct pt_regs *regs, long ret)                         \
 	{                                                                                      \
-		return returned(regs, __syscall_number(regs, READ_BY_PROBE), ret, extra, false); \
+		__s64 number = made_syscall(__syscall_number(regs, READ_BY_PROBE), ret);       \
+		return returned(regs, number, ret, extra, false);                              \
 	}
 
 BY_SYSCALLS(calls, false)

@@ -9,6 +9,7 @@
 #include "record.bpf.h"
 #include "syscalls.h"
 
+#define ENOSYS 38
 #define THREAD_SIZE 16384
 #define PF_IO_WORKER 0x00000010
 #define PF_KTHREAD 0x00200000
@@ -20,6 +21,16 @@ struct syscall {
 	bool compat; /* of a 32-bit task: such calls have other numbers */
 	__u8 kind; /* set by is_of_kinds() */
 };
+
+/* The upper halves of registers are no part of the arguments of a 32-bit call. */
+static __always_inline void cut_arguments(struct syscall *call)
+{
+	if (!call->compat)
+		return;
+#pragma unroll
+	for (int i = 0; i < 5; i++)
+		call->args[i] = (__u32)call->args[i];
+}
 
 #if defined(__TARGET_ARCH_x86)
 
@@ -34,6 +45,7 @@ struct syscall {
 		(call)->args[2] = READ(regs->dx);                                              \
 		(call)->args[3] = (call)->compat ? READ(regs->si) : READ(regs->r10);           \
 		(call)->args[4] = (call)->compat ? READ(regs->di) : READ(regs->r8);            \
+		cut_arguments(call);                                                           \
 	})
 #define __syscall_number(regs, READ) READ(regs->orig_ax)
 
@@ -165,7 +177,7 @@ static __always_inline __s64 current_syscall(void)
 	if (BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
 		return NO_SYSCALL;
 	regs = current_registers();
-	return __syscall_number(regs, READ_BY_PROBE);
+	return (__s32)__syscall_number(regs, READ_BY_PROBE);
 }
 
 /* The ev_syscall of that call. The kernel puts a negative number where a fault or interrupt began. */
@@ -179,6 +191,17 @@ static __always_inline ev_syscall current_ev_syscall(void)
 }
 
 /*
+ * Which call has returned. On x86, kernels such as v6.1 take the lower half of the number, whatever
+ * is in the upper one. For others, such as v5.10, it is then the number of no call.
+ */
+static __always_inline __s64 made_syscall(__s64 number, __s64 ret)
+{
+	__s32 lower = number;
+
+	return lower != number && ret == -ENOSYS ? NO_SYSCALL : lower;
+}
+
+/*
  * The rungs of a ladder that sees system calls return. WANTED(struct syscall *) tests the number
  * and sets compat; RETURNED(ctx, const struct syscall *, ret) is called for the calls it wants.
  */
@@ -186,7 +209,9 @@ static __always_inline ev_syscall current_ev_syscall(void)
 	SEC("tp_btf/sys_exit")                                                                 \
 	int BPF_PROG(ladder##__tp_btf, struct pt_regs *regs, long ret)                         \
 	{                                                                                      \
-		struct syscall call = { .number = __syscall_number(regs, READ_DIRECTLY) };     \
+		struct syscall call = {                                                        \
+			.number = made_syscall(__syscall_number(regs, READ_DIRECTLY), ret),    \
+		};                                                                             \
 		if (!wanted(&call))                                                            \
 			return 0;                                                              \
 		__syscall_read(&call, regs, READ_DIRECTLY);                                    \
@@ -195,7 +220,9 @@ static __always_inline ev_syscall current_ev_syscall(void)
 	SEC("raw_tp/sys_exit")                                                                 \
 	int BPF_PROG(ladder##__raw_tp, struct pt_regs *regs, long ret)                         \
 	{                                                                                      \
-		struct syscall call = { .number = __syscall_number(regs, READ_BY_PROBE) };     \
+		struct syscall call = {                                                        \
+			.number = made_syscall(__syscall_number(regs, READ_BY_PROBE), ret),    \
+		};                                                                             \
 		if (!wanted(&call))                                                            \
 			return 0;                                                              \
 		__syscall_read(&call, regs, READ_BY_PROBE);                                    \
@@ -207,13 +234,13 @@ static __always_inline ev_syscall current_ev_syscall(void)
 	SEC("tp_btf/sys_enter")                                                                \
 	int BPF_PROG(ladder##__tp_btf, struct pt_regs *regs, long number)                      \
 	{                                                                                      \
-		struct syscall call = { .number = number };                                    \
+		struct syscall call = { .number = (__s32)number };                             \
 		return wanted(&call) ? entered() : 0;                                          \
 	}                                                                                      \
 	SEC("raw_tp/sys_enter")                                                                \
 	int BPF_PROG(ladder##__raw_tp, struct pt_regs *regs, long number)                      \
 	{                                                                                      \
-		struct syscall call = { .number = number };                                    \
+		struct syscall call = { .number = (__s32)number };                             \
 		return wanted(&call) ? entered() : 0;                                          \
 	}
 

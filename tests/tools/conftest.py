@@ -337,8 +337,9 @@ def new_cgroup() -> Iterator[Callable[..., Cgroup]]:
         control.write_text(f"-{name}")
 
 
-# int 0x80 with the five arguments of a function: the number of a call and its arguments.
-_CALL_32 = bytes.fromhex("53 89f8 89f3 87ca 4489c6 4489cf cd80 5b c3")
+# int 0x80 with the six arguments of a function: the number of a call and its arguments.
+_CALL_32 = bytes.fromhex("53 4889f8 4889f3 4887ca 4c89c6 4c89cf cd80 5b c3")
+_GARBAGE = 0xDEADBEEF << 32  # in the upper halves of registers, which such a call does not look at
 _PATH_AT, _BUFFER_AT = 64, 8192  # in a page that 32 bits can address
 
 
@@ -354,10 +355,11 @@ def _make_calls_32(path: str, calls: Iterable[tuple[Any, ...]]) -> None:
     page[_PATH_AT : _PATH_AT + len(path)] = os.fsencode(path)
     at = ctypes.addressof(ctypes.c_char.from_buffer(page))
     addresses = {"path": at + _PATH_AT, "buffer": at + _BUFFER_AT}
-    call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_uint32] * 6)(at)
+    call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_uint64] * 6)(at)
     for number, *arguments in calls:
         values = [addresses.get(argument, argument) for argument in arguments]
-        call(number, *values, *[0] * (5 - len(values)))
+        whole = [number, *values, *[0] * (5 - len(values))]
+        call(*(_GARBAGE | value for value in whole))
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +116,35 @@ def test_opens_by_32_bit_calls(trace: Any, call_32: Any, tmp_path: Path, rungs_o
         expected = [(child, flags) for flags in (creating, os.O_RDWR, os.O_WRONLY)]
         shown = [(e["pid"], e["flags"] & ~os.O_LARGEFILE & ~0o100000) for e in tool.json]
         assert expected == shown
+
+
+# The system call that is the first argument of a function, with the next three.
+_ANY_CALL = bytes.fromhex("4889f8 4889f7 4889d6 4889ca 0f05 c3")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs the machine code of x86")
+def test_number_with_upper_half(trace: Any, rungs_of: Any, tmp_path: Path) -> None:
+    """Garbage above the lower half of a call's number hides no open.
+
+    Where the kernel looks at all of it, it is no open.
+    """
+    with mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as page:
+        page[: len(_ANY_CALL)] = _ANY_CALL
+        code = ctypes.c_char.from_buffer(page)
+        call = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_uint64] * 4)(ctypes.addressof(code))
+        path = os.fsencode(tmp_path / "missing")
+        for rung in rungs_of("opensnoop", "open"):
+            tool = trace("opensnoop", "--path", path, "--json", "--rung", f"open={rung}")
+            address = ctypes.cast(ctypes.c_char_p(path), ctypes.c_void_p).value
+            plain, garbled = (
+                call(number, address, os.O_RDONLY, 0) for number in (2, 0xDEADBEEF << 32 | 2)
+            )
+            tool.end()
+
+            assert -errno.ENOENT == plain
+            opened = [ret for ret in (plain, garbled) if ret != -errno.ENOSYS]
+            assert opened == [row["ret"] for row in tool.json]
+        del code, call  # the page is closed only then
 
 
 # How each is written by those who open so, whatever bits of others it has.
