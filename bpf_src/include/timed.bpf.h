@@ -51,7 +51,17 @@ static __always_inline int thread_gone(void)
 	return 0;
 }
 
+/* A thread that runs another program gets the number of its process, and never ends by its own. */
+static __always_inline int thread_renamed(__u32 old_tid)
+{
+	if (old_tid != (__u32)bpf_get_current_pid_tgid())
+		bpf_map_delete_elem(&starts, &old_tid);
+	return 0;
+}
+
 ON_TRACEPOINT(sched_process_exit, gone, , thread_gone())
+ON_TRACEPOINT(sched_process_exec, gone, __exec, thread_renamed(old_tid), struct task_struct *task,
+	      int old_tid)
 
 /* To stand behind the programs for the ends of these calls, so that these are attached first. */
 #define ON_TIMED_SYSCALL(wanted) ON_SYSCALL_ENTER(enter, wanted, call_began)

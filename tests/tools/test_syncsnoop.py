@@ -7,6 +7,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -221,6 +222,32 @@ def test_calls_of_32_bit_programs(trace: Any, call_32: Any, rungs_of: Any) -> No
         assert rows[4]["path"].startswith("[0x")
         assert rows[5]["path"] is None
         assert all(row["duration"] > 0 for row in rows)
+
+
+# Calls fsync() in another thread, which then runs this again, as often as the argument says.
+EXECS = """
+import os, sys, threading
+def run():
+    os.fsync(os.open(".", os.O_RDONLY))
+    os.execv(sys.executable, [sys.executable, "-c", sys.argv[2], str(left - 1), sys.argv[2]])
+left = int(sys.argv[1])
+if left:
+    threading.Thread(target=run).start()
+    threading.Event().wait()
+"""
+
+
+def test_threads_that_exec(trace: Any) -> None:
+    """A thread that runs another program leaves no entry behind under its former number."""
+    execs, room = 3, 1
+    tool = trace(
+        "syncsnoop", "--json", "--max-entries", str(room),
+        "--", sys.executable, "-c", EXECS, str(execs), EXECS,
+    ).ended()  # fmt: skip
+
+    assert execs == len(tool.json)
+    assert all(row["duration"] for row in tool.json)
+    assert {} == tool.losses
 
 
 def test_slow_disk(trace: Any, slow_disk: Any, file: int, me: tuple[str, ...]) -> None:
