@@ -238,13 +238,15 @@ static __always_inline void look_up(struct asked *asked, struct target *ret,
 		asked->pid = -(__s64)number;
 		return;
 	}
+	/* A thread gets no signal if it is not of the process that was named. */
+	if ((call->kind == BY_TGKILL || call->kind == BY_THREAD_QUEUE) &&
+	    number_on_host(find_pid(asked->pid)) != BPF_CORE_READ(task, tgid))
+		return;
+	if (task)
+		put_task(ret, task, false);
 	if (asked->tid || (by_fd && call->args[3] & PIDFD_SIGNAL_THREAD))
 		asked->tid = number;
-	asked->pid = number;
-	if (task) {
-		put_task(ret, task, false);
-		asked->pid = ret->pid;
-	}
+	asked->pid = task ? ret->pid : number;
 }
 
 /* Tell what was sent to, as well as it can be known. Returns whether that is wanted. */

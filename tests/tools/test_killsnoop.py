@@ -152,7 +152,7 @@ def test_each_call(trace: Any, rungs_of: Any, sleeper: Any) -> None:
         (lambda: call("tgkill", pid, pid, usr2), by_thread._replace(call="tgkill")),
         (
             lambda: call("tgkill", ME, pid, usr2),  # a thread of another process
-            by_thread._replace(call="tgkill", ret=-errno.ESRCH, outcome=None),
+            by_thread._replace(call="tgkill", tpid=ME, **no_such),
         ),
         (lambda: call("rt_sigqueueinfo", pid, usr2, queued(-4711)), queue._replace(value=-4711)),
         (
