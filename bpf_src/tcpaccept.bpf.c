@@ -7,6 +7,7 @@
 #include "syscall.bpf.h"
 #include "drift/sock.bpf.h"
 
+#define EINTR 4
 #define EAGAIN 11
 #define ERESTARTSYS 512
 
@@ -235,7 +236,8 @@ static __always_inline int accept_failed(void *ctx, const struct syscall *call, 
 	struct sock *listener;
 	__u32 fd;
 
-	if (ret >= 0 || ret == -EAGAIN || ret == -ERESTARTSYS || !descriptor_of(call, &fd))
+	if (ret >= 0 || ret == -EAGAIN || ret == -ERESTARTSYS || ret == -EINTR ||
+	    !descriptor_of(call, &fd))
 		return 0;
 	listener = sock_of_fd(fd);
 	if (!listener || !is_tcp(listener, false))

@@ -275,6 +275,10 @@ def test_failures(trace: Any, rungs_of: Any) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     with pytest.raises(InterruptedError):
         idle.socket.accept()
+    idle.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 60, 0))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with pytest.raises(InterruptedError):
+        libc.accept(idle.socket.fileno(), None, None)
     idle.socket.setblocking(False)
     with pytest.raises(BlockingIOError):
         idle.socket.accept()

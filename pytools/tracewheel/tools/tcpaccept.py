@@ -12,7 +12,10 @@ _OVERHEAD = (
     "Each accept takes 1 to 3 microseconds longer. Where the kernel refuses fexit, every\n"
     "  system call takes 40 to 80 ns longer."
 )
-_ONLY_SYSTEM_CALLS = "accepts by io_uring, or by the kernel itself, are not seen"
+_ONLY_SYSTEM_CALLS = (
+    "accepts by io_uring, or by the kernel itself, are not seen, nor those whose descriptor "
+    "another thread has closed before accept() returns"
+)
 _RUNGS = {
     "accept__fexit": "a connection that accept() drops, because it cannot write the address "
     "(EFAULT), shows as well",
