@@ -125,6 +125,21 @@ def test_nonsense_for_intervals(fails: Any, interval_name: str, arguments: tuple
     fails(2, interval_name, *arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("syncsnoop", "--per-file"),
+        ("syncsnoop", "-i", "1"),
+        ("tcpdrop", "--interval", "1"),
+        ("writeback", "-i", "1"),
+    ],
+    ids=shown,
+)
+def test_options_that_need_another(fails: Any, arguments: tuple[str, ...]) -> None:
+    """An option that changes nothing without another one is not taken in silence."""
+    fails(2, *arguments)
+
+
 def own_options() -> list[tuple[str, str, str, int]]:
     """List bad arguments of the options that only some tools have."""
     return [

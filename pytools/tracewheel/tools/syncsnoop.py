@@ -17,7 +17,11 @@ _SELECT = (
 )
 _COUNT = count_only("calls by process and call")
 _PER_FILE = Option(
-    ("--per-file",), "with -c, count each file separately (FILE)", sets="per_file", group=SHOW
+    ("--per-file",),
+    "with -c, count each file separately, and show its name and inode (FILE, INODE)",
+    sets="per_file",
+    only_with="totals",
+    group=SHOW,
 )
 _COUNTS = Top(
     sums="callers",
@@ -27,11 +31,12 @@ _COUNTS = Top(
         Column("COMM", "comm", 16),
         Column("SYSCALL", "syscall", 15),
         Column("FILE", "file", 24, hidden=True),
+        Column("INODE", "inode", 9, hidden=True),
         Column("FAILED", "failed", 7),
         Column("MSECS", "lasted", 12),
         Column("CALLS", "calls", 10),
     ),
-    options=(*_SELECT, _COUNT, _PER_FILE._replace(shows=("FILE",))),
+    options=(*_SELECT, _COUNT, _PER_FILE._replace(shows=("FILE", "INODE"))),
     overhead=_OVERHEAD,
 )
 
@@ -68,4 +73,5 @@ tool = Stream(
         ("syncsnoop --stack -p 1234", "trace one process, and show stacks"),
     ),
     overhead=_OVERHEAD,
+    notes=("What a process has io_uring do is not seen, because it is no system call.",),
 )

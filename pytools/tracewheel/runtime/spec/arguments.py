@@ -55,18 +55,22 @@ def _parse_signal(text: str) -> int:
 
 def parse_seconds(text: str) -> float:
     """Return a positive number of seconds, up to 10^9."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= 1e9:
-        raise UsageError(f"expected a number of seconds above 0 and up to 1e9, not {text!r}")
-    return seconds
+    return _parse_positive(text, "seconds")
 
 
 def parse_milliseconds(text: str) -> float:
-    """Return a positive number of milliseconds as nanoseconds."""
-    return parse_seconds(text) * 1_000_000
+    """Return a positive number of milliseconds, up to 10^9, as nanoseconds."""
+    return _parse_positive(text, "milliseconds") * 1_000_000
+
+
+def _parse_positive(text: str, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number <= 1e9:
+        raise UsageError(f"expected a number of {what} above 0 and up to 1e9, not {text!r}")
+    return number
 
 
 def _parse_task(text: str) -> TaskId:

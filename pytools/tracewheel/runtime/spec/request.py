@@ -56,6 +56,7 @@ class Request:
             raise UsageError("--cgroup cannot be combined with --container: give only one of them")
         if self.interval and self.duration and self.interval > self.duration:
             raise UsageError("the interval is longer than the duration: give a shorter --interval")
+        self._check_needs()
         self.globs = self._compile_globs()
         files = [self.values[name] for name in PICTURE_FILES if self.values.get(name)]
         self.by_stack = bool(files)
@@ -94,6 +95,17 @@ class Request:
             )
         if self.heatmap and (self.heatmap == "-" or not self.interval):
             raise UsageError("--heatmap takes a file and an interval: --heatmap FILE 1")
+
+    def _check_needs(self) -> None:
+        """Refuse options that would change nothing, because another one is not given."""
+        if self.interval and isinstance(self.tool, Stream):
+            flags = " or ".join(o.flags[0] for o in self.tool.options if o.as_shape)
+            raise UsageError(f"--interval is for reports: add {flags}")
+        every = {option.dest: option for option in options_of(self.tool)}
+        for option, _ in self.given():
+            if option.only_with and not self.values[option.only_with]:
+                needed = every[option.only_with].flags[0]
+                raise UsageError(f"{option.flags[-1]} works only with {needed}: add {needed}")
 
     def _check_reports(self) -> None:
         if not self.alert and not self.baseline:
@@ -191,6 +203,10 @@ class Request:
             if any(self.values[option.dest] is not None for option in (*WHO, PER_CONTAINER)):
                 enabled.add(owner)
         return {name for name in ladders if name in optional - enabled}
+
+    def flags_that_enable(self, ladder: str) -> str:
+        """Return the flags, of the options that are given, for which a ladder is climbed."""
+        return " or ".join(o.flags[0] for o, _ in self.given() if ladder in o.enables)
 
     def columns(self) -> tuple[Column, ...]:
         """Return the columns to show."""

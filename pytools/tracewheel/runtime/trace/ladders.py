@@ -149,7 +149,9 @@ class Climber:
             error = self.retry({ladder: rung})
             if not error:
                 return rung
-        raise explain_failure(f"cannot trace {ladder} with {self._name}", error, self._log)
+        flags = self._request.flags_that_enable(ladder)
+        what = f"what {flags} asks for" if flags else ladder
+        raise explain_failure(f"cannot trace {what} with {self._name}", error, self._log)
 
     def _try(self, rungs: dict[str, str]) -> int:
         """Configure, load and attach a fresh object; return 0 or a negative errno."""
@@ -165,7 +167,7 @@ class Climber:
             error, refused = self._attach(self.object, set(rungs))
         self._log = take_log() + refused
         if self._request.debug and error:
-            print(self._log, end="", file=sys.stderr)
+            print(self._log.rstrip("\n"), file=sys.stderr)
         return error
 
     def _choose_programs(self, bpf_object: BpfObject, rungs: dict[str, str]) -> None:

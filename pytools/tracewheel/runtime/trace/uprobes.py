@@ -69,9 +69,9 @@ class Prober:
         wanted = self._what.program or self._what.libraries[0]
         if self._hidden_processes:
             remedy = ": run as root" if os.geteuid() else ""
-            self._say(
-                f"cannot look into {self._hidden_processes} processes that may use {wanted}{remedy}"
-            )
+            number = self._hidden_processes
+            processes = "a process" if number == 1 else f"{number} processes"
+            self._say(f"cannot look into {processes} that may use {wanted}{remedy}")
         if not any(self._has_functions.values()):
             self._raise_if_refused()
             self._say(f"no {wanted} found yet")
