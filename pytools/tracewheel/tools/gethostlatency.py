@@ -81,5 +81,8 @@ tool = Stream(
         "what this looks up before is missing.",
         "Only calls of a C library are seen. Programs that are linked statically, and Go programs "
         "that ask DNS servers themselves, do not make any.",
+        "Do not trace a program that looks up hosts in a signal handler with a stack of its own, "
+        "or that switches stacks within a lookup: the kernel may end it by SIGILL when a traced "
+        "function returns, as with any tool that traces returns of functions.",
     ),
 )

@@ -177,4 +177,9 @@ tool = Stream(
     ),
     overhead=_OVERHEAD,
     rungs=_RUNGS,
+    notes=(
+        "A connection that a listening socket turns away because its queue is full is no drop for "
+        "the kernel, which takes the packet and does not answer: nstat shows such connections as "
+        "TcpExtListenOverflows.",
+    ),
 )
