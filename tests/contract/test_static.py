@@ -254,14 +254,14 @@ def members_of(tool: Stream | Counts | Top, opened: BpfObject) -> dict[str, Memb
 
 def test_keys_have_no_holes(tool_name: str, opened: BpfObject) -> None:
     """Every byte of a key belongs to a member: any value of another would split one row in two."""
-    structs = set()
+    keys = set()
     for m in opened.maps():
         members = {member.name: member for member in opened.members(m.key)} if m.key else {}
         # The macros of count.bpf.h and hist.bpf.h wrap the key, and set their own hole to 0.
-        structs.add(members["key"].meaning if "key" in members else m.key)
-    for struct in structs - {""}:
-        covered = sum(member.size for member in opened.members(struct))
-        assert opened.size(struct) == covered, f"add a member _padding to struct {struct}"
+        keys.add(members["key"].meaning if "key" in members else m.key)
+    for key in keys - {""}:
+        covered = sum(member.size for member in opened.members(key))
+        assert opened.size(key) == covered, f"add a member _padding to struct {key}"
 
 
 def test_containers_can_be_told_apart(tool_name: str, opened: BpfObject) -> None:
