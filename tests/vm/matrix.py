@@ -37,6 +37,7 @@ ELSEWHERE = (
 )
 # These have a guest of their own.
 TESTS_OF_PEERS = "tests/tools/peers"
+SOME_TESTS_OF_PEERS = f"{TESTS_OF_PEERS}/test_peers.py"  # all take half an hour: bcc compiles
 # With what their names begin with.
 PARTLY_ELSEWHERE = {
     "tests/contract/test_containers.py": (
@@ -141,7 +142,8 @@ def main() -> int:
 
 def choose_guests(options: argparse.Namespace, pytest_arguments: list[str]) -> list[Guest]:
     """Return the guests to test in, those that take longest first."""
-    peers = Guest(f"{WITH_PEERS}, peers", WITH_PEERS, 1, [TESTS_OF_PEERS, *pytest_arguments])
+    with_peers = SOME_TESTS_OF_PEERS if options.ci else TESTS_OF_PEERS
+    peers = Guest(f"{WITH_PEERS}, peers", WITH_PEERS, 1, [with_peers, *pytest_arguments])
     if options.peers:
         return [peers]
     everywhere = [*LEFT_OUT, *pytest_arguments]
@@ -196,7 +198,8 @@ def test(guest: Guest) -> tuple[int, str]:
 
 def peers(guest: Guest) -> list[str]:
     """Return the variables that tell where the other tools are, if that guest is to have them."""
-    return install_peers(guest.kernel) if TESTS_OF_PEERS in guest.pytest_arguments else []
+    is_beside_peers = any(each.startswith(TESTS_OF_PEERS) for each in guest.pytest_arguments)
+    return install_peers(guest.kernel) if is_beside_peers else []
 
 
 def install_peers(kernel: str) -> list[str]:
