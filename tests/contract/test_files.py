@@ -75,9 +75,16 @@ BEGINS = {
 
 @pytest.mark.parametrize("name", STACKED)
 def test_stacks_begin_where_events_happened(
-    trace: Any, stir: Callable[[], None], rungs_of: Any, tmp_path: Path, name: str
+    trace: Any,
+    stir: Callable[[], None],
+    silent_tools: set[str],
+    rungs_of: Any,
+    tmp_path: Path,
+    name: str,
 ) -> None:
     """By every rung, and in every form, no stack begins with frames of the tracing itself."""
+    if name in silent_tools:
+        pytest.skip(f"needs what {name} traces, which cannot happen on this machine")
     ladder, wanted = BEGINS[name]
     for rung in rungs_of(name, ladder):
         chosen = ("--rung", f"{ladder}={rung}")

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.host.disks import Device, find_device
-from tracewheel.runtime.host.errors import TargetGone
 from tracewheel.runtime.spec.block import DISK
 from tracewheel.runtime.spec.common import DATE, PRINT_UID, count_only, interval_with, min_ms
 from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream, Top
@@ -14,19 +12,9 @@ _RUNGS = {
     "bio_end": "a write with a flush to a RAID 0 ends with the request of a disk; if it is behind "
     "15 others in that request, it is shown with EINPROGRESS",
 }
-
-
-def _array(text: str) -> Device:
-    device = find_device(text)
-    if not device.disk.startswith("md"):
-        raise TargetGone(f"{device.disk} is no md array: the arrays are in /proc/mdstat")
-    return device
-
-
 _SELECT = (
     DISK._replace(
-        help="trace only this array or partition of one, given by its name or by a path in /dev",
-        parse=_array,
+        help="trace only this array or partition of one, given by its name or by a path in /dev"
     ),
     min_ms("flushes"),
     Option(
