@@ -621,7 +621,7 @@ def limited_memory(name: str, limit: int) -> Iterator[Path | None]:
 @pytest.fixture(scope="session")
 def small_memory() -> Iterator[Path | None]:
     """Give a cgroup with little memory, None where that is impossible."""
-    with limited_memory("tracewheel-stir", 4 << 20) as cgroup:
+    with limited_memory(f"tracewheel-stir-{os.getpid()}", 4 << 20) as cgroup:
         yield cgroup
 
 
