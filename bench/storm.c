@@ -161,6 +161,7 @@ int main(int argc, char **argv)
 	}
 	for (long i = 0; i < count; i++)
 		done += call ? call() : connect_once(listener, &address);
-	printf("%ld %ld\n", done, now() - begin);
+	/* Not printf(), which asks for the state of its file: that is a stat more. */
+	dprintf(STDOUT_FILENO, "%ld %ld\n", done, now() - begin);
 	return 0;
 }

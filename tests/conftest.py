@@ -586,6 +586,11 @@ def memory_root() -> Path | None:
     return None
 
 
+def is_empty(cgroup: Path) -> bool:
+    """Tell whether all processes of a cgroup have ended."""
+    return not (cgroup / "cgroup.procs").read_text()
+
+
 @contextlib.contextmanager
 def limited_memory(name: str, limit: int) -> Iterator[Path | None]:
     """Make a cgroup whose processes have so many bytes of memory; None if that is impossible."""
@@ -610,9 +615,7 @@ def limited_memory(name: str, limit: int) -> Iterator[Path | None]:
         yield cgroup
     finally:
         for path in (*cgroup.glob("*/"), cgroup):
-            processes = path / "cgroup.procs"
-            while processes.read_text():
-                time.sleep(0.005)
+            wait_until(functools.partial(is_empty, path))
             path.rmdir()
         if enables:
             control.write_text("-memory")

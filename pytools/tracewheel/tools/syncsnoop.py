@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.common import PRINT_UID, WHO, count_only, interval_with, min_ms
+from tracewheel.runtime.spec.common import (
+    NO_IO_URING,
+    PRINT_UID,
+    WHO,
+    count_only,
+    interval_with,
+    min_ms,
+)
 from tracewheel.runtime.spec.shapes import SHOW, Column, Option, Stream, Top
 
 _OVERHEAD = (
@@ -73,5 +80,5 @@ tool = Stream(
         ("syncsnoop --stack -p 1234", "trace one process, and show stacks"),
     ),
     overhead=_OVERHEAD,
-    notes=("What a process has io_uring do is not seen, because it is no system call.",),
+    notes=(NO_IO_URING,),
 )

@@ -23,6 +23,8 @@ DATE = Option(
     "show the date and milliseconds as well (TIME)",
     numbers_column="TIME",
 )
+# Of tools that trace system calls alone.
+NO_IO_URING = "What a process has io_uring do is not seen, because it is no system call."
 PRINT_UID = Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",))
 
 
