@@ -20,7 +20,7 @@ import pytest
 from tracewheel.runtime.host.cgroups import cgroup_root
 
 from tests.arrays import load_module
-from tests.conftest import IN_GUEST
+from tests.events import IN_GUEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -17,7 +17,7 @@ from tracewheel.runtime.host import capabilities, syscalls
 from tracewheel.runtime.show.meaning import name_of
 from tracewheel.tools.capable import least_set
 
-from tests.conftest import IN_GUEST
+from tests.events import IN_GUEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.arrays import load_module, start_array, stop_array
-from tests.conftest import flush
+from tests.events import flush
 from tests.tools.conftest import Disk
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conftest import LIMIT_S, limited_memory, use_memory
+from tests.events import LIMIT_S, limited_memory, use_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

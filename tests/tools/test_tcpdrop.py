@@ -16,7 +16,8 @@ import pytest
 from tracewheel.runtime.host import drop_reasons
 from tracewheel.runtime.host.errors import BpfError
 
-from tests.conftest import IN_GUEST, TELLS_SOCKETS, Run, wait_until
+from tests.conftest import TELLS_SOCKETS, Run
+from tests.events import IN_GUEST, wait_until
 from tests.tools.packets import (
     ACK,
     AUTH,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the kernel sends again shows once, with its connection, its process and its reason.
 
-A socket that ignores packets is made by a filter: see tests/conftest.py.
+A socket that ignores packets is made by a filter: see tests/events.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tracewheel.runtime.trace.btf import tracepoint_args
 
-from tests.conftest import TCPI_TOTAL_RETRANS, heed, ignore, tcp_info, wait_until
+from tests.events import TCPI_TOTAL_RETRANS, heed, ignore, tcp_info, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

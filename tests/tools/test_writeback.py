@@ -18,7 +18,7 @@ from tracewheel.runtime.show.kernel_names import writeback_reasons
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import FileSystem
+    from tests.events import FileSystem
     from tests.tools.conftest import Disk
 
 PAGES = (53, 41, 7)

@@ -7,7 +7,7 @@ import os
 import subprocess
 from typing import Any
 
-from tests.conftest import flush
+from tests.events import flush
 from tests.tools.peers.conftest import ME, script
 
 FLUSHES = 23

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.conftest import limited_memory, use_memory
+from tests.events import limited_memory, use_memory
 from tests.tools.peers.conftest import script
 
 KILLS = 3

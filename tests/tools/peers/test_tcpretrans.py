@@ -9,7 +9,7 @@ import re
 import socket
 from typing import Any
 
-from tests.conftest import heed, ignore
+from tests.events import heed, ignore
 from tests.tools.peers.conftest import ME, script
 from tests.tools.test_tcpretrans import V4, V6, Connection, ends_of, send_twice
 
