@@ -218,14 +218,54 @@ int accept__fexit__other(unsigned long long *ctx)
 	return show(ctx, (void *)listener, (void *)sk, 0, false);
 }
 
+/*
+ * Another thread may have closed the new descriptor already, or may even use it for another socket.
+ * Then the connection cannot be found, and its accept is counted here.
+ */
+__u64 closed_lost;
+
+/* The inode numbers of accepted sockets: what two accepts find is what the second returned. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, bool);
+} accepted_inodes SEC(".maps");
+
+/* Tell whether SK, behind the descriptor FD, is a connection that no other accept has found. */
+static __always_inline bool is_new_connection(struct sock *sk, int fd)
+{
+	struct file *file = file_of_fd((void *)bpf_get_current_task(), fd);
+	__u64 inode = BPF_CORE_READ(file, f_inode, i_ino);
+	bool yes = true;
+
+	return BPF_CORE_READ(sk, __sk_common.skc_dport) &&
+	       !bpf_map_update_elem(&accepted_inodes, &inode, &yes, BPF_NOEXIST);
+}
+
+/* LISTENER is NULL if another thread has closed it, too. Its addresses may be those of any host. */
+static __always_inline void count_closed(struct sock *listener)
+{
+	if (filtered_out(bpf_get_current_pid_tgid()))
+		return;
+	if (!listener || (is_tcp(listener, false) &&
+			  !port_filtered_out(tcp_source_port(listener, false))))
+		__sync_fetch_and_add(&closed_lost, 1);
+}
+
 static __always_inline int accepted(void *ctx, const struct syscall *call, __s64 ret)
 {
-	struct sock *sk = ret < 0 ? NULL : sock_of_fd(ret);
+	struct sock *listener, *sk;
 	__u32 fd;
 
-	if (!sk || !is_tcp(sk, false) || !descriptor_of(call, &fd))
+	if (ret < 0 || !descriptor_of(call, &fd))
 		return 0;
-	return show(ctx, sock_of_fd(fd), sk, 0, false);
+	listener = sock_of_fd(fd);
+	sk = sock_of_fd(ret);
+	if (sk && is_tcp(sk, false) && is_new_connection(sk, ret))
+		return show(ctx, listener, sk, 0, false);
+	count_closed(listener);
+	return 0;
 }
 
 ON_SYSCALL_EXIT(accept, may_accept, accepted)

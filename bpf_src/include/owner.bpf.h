@@ -2,7 +2,8 @@
 /*
  * Whose a TCP socket is, for tools whose events interrupt a task that has nothing to do with it. A
  * socket is owned by the process that was the last to connect, to listen, to accept it or to read
- * from it: a server may accept a connection and leave it to a child.
+ * from it: a server may accept a connection and leave it to a child. If there is no such process, it
+ * is the one that closes the socket.
  */
 #ifndef OWNER_BPF_H
 #define OWNER_BPF_H
@@ -56,22 +57,37 @@ static __always_inline int owner_acted(struct sock *sk, bool typed)
 	return 0;
 }
 
-/* connect() and listen() change the state themselves; the later changes come from elsewhere. */
-static __always_inline int owner_changed_state(struct sock *sk, int to, bool typed)
+/* Whatever is done to a socket is done by the current task only if a task has locked the socket. */
+static __always_inline bool is_locked(struct sock *sk, bool typed)
 {
-	if ((to != TCP_SYN_SENT && to != TCP_LISTEN) || !is_tcp(sk, typed))
-		return 0;
-	return owner_acted(sk, typed);
+	return READ(typed, sk, sk_lock.owned);
 }
 
-/* Data are taken from the socket: by the current task only if a task has locked the socket. */
+/*
+ * connect() and listen() change the state themselves. The later changes come from elsewhere, but for
+ * those that close() makes: who closes a socket is its owner if no other is known, for example
+ * because a thread has closed it before accept() returned to another.
+ */
+static __always_inline int owner_changed_state(struct sock *sk, int to, bool typed)
+{
+	__u64 key = (__u64)sk;
+
+	if (!is_tcp(sk, typed))
+		return 0;
+	if (to == TCP_SYN_SENT || to == TCP_LISTEN ||
+	    (is_locked(sk, typed) && !bpf_map_lookup_elem(&owners, &key)))
+		return owner_acted(sk, typed);
+	return 0;
+}
+
+/* Data are taken from the socket. */
 static __always_inline int owner_read(struct sock *sk, bool typed)
 {
 	__u32 pid = bpf_get_current_pid_tgid() >> 32;
 	__u64 key = (__u64)sk;
 	struct owner *owner = bpf_map_lookup_elem(&owners, &key);
 
-	if ((owner && owner->pid == pid) || !READ(typed, sk, sk_lock.owned))
+	if ((owner && owner->pid == pid) || !is_locked(sk, typed))
 		return 0;
 	return owner_acted(sk, typed);
 }

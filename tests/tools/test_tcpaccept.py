@@ -26,10 +26,11 @@ from tracewheel._shim import lib
 from tests.tools.conftest import by_io_uring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ME = str(os.getpid())
 PRIME = 23
+RACES = 211
 STORM = 2003
 BACKLOG = 7
 MPTCP = 262
@@ -203,6 +204,55 @@ def accept_locally(path: Path) -> None:
         local.listen()
         client.connect(str(path))
         local.accept()
+
+
+@contextlib.contextmanager
+def closing_early(fd: int) -> Iterator[None]:
+    """Have another thread close a descriptor again and again, until accept() has returned it."""
+    returned = threading.Event()
+
+    def close() -> None:
+        while not returned.is_set():
+            libc.close(fd)
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    try:
+        yield
+    finally:
+        returned.set()
+        thread.join()
+
+
+def test_descriptors_that_another_thread_closes(trace: Any, rungs_of: Any) -> None:
+    """An accept whose descriptor is closed at once shows, or is counted where that is too late.
+
+    That its descriptor is another's when accept() returns makes no row of another connection.
+    """
+    server = socket.create_server((V4, 0))
+    port = server.getsockname()[1]
+    rungs = rungs_of("tcpaccept", "accept")
+    tools = [
+        trace("tcpaccept", "-P", f"{port}", "--json", "--rung", f"accept={rung}") for rung in rungs
+    ]
+    ports = []
+    for _ in range(RACES):
+        with socket.create_connection((V4, port)) as client:
+            ports.append(client.getsockname()[1])
+            next_fd = os.dup(0)
+            os.close(next_fd)
+            with closing_early(next_fd):
+                assert next_fd == plain_accept(server.fileno())
+    for tool in tools:
+        tool.end()
+
+    for rung, tool in zip(rungs, tools):
+        shown_ports = [row["rport"] for row in tool.json]
+        assert sorted({*shown_ports} & {*ports}) == sorted(shown_ports)
+        closed = tool.losses.get("closed", 0)
+        told = {"accepts": len(shown_ports) + closed}
+        assert {"accepts": RACES} == tool.completed(told, {"accepts": RACES})
+        assert "fexit" not in rung or not closed
 
 
 def test_the_process_that_accepts(trace: Any, rungs_of: Any) -> None:

@@ -13,8 +13,8 @@ _OVERHEAD = (
     "  system call takes 40 to 80 ns longer."
 )
 _ONLY_SYSTEM_CALLS = (
-    "accepts by io_uring, or by the kernel itself, are not seen, nor those whose descriptor "
-    "another thread has closed before accept() returns"
+    "accepts by io_uring, or by the kernel itself, are not seen, and those whose descriptor "
+    "another thread has closed before accept() returns are only counted"
 )
 _RUNGS = {
     "accept__fexit": "a connection that accept() drops, because it cannot write the address "

@@ -60,8 +60,8 @@ _RUNGS = {
     "drop__tp_btf": "before v6.11, the sockets of received packets are not known",
     "drop__fentry": _BEFORE_5_18,
     "drop__raw_tp": _BEFORE_5_18,
-    "accepted__tp_btf": "accepts by io_uring are not seen before the process reads",
-    "accepted__raw_tp": "accepts by io_uring are not seen before the process reads",
+    "accepted__tp_btf": "accepts by io_uring are not seen before the process reads or closes",
+    "accepted__raw_tp": "accepts by io_uring are not seen before the process reads or closes",
 }
 _SELECT = (
     Option(

@@ -13,7 +13,9 @@ _OVERHEAD = (
     "  Where the kernel refuses fentry, every system call takes 40 to 60 ns longer. The start\n"
     "  takes 0.3 microseconds longer for each file that is open on the machine."
 )
-_WITHOUT_FUNCTIONS = "whose a socket is that io_uring has accepted is not known until it is read"
+_WITHOUT_FUNCTIONS = (
+    "whose a socket is that io_uring has accepted is not known until it is read or closed"
+)
 _RUNGS = {"accepted__tp_btf": _WITHOUT_FUNCTIONS, "accepted__raw_tp": _WITHOUT_FUNCTIONS}
 _SELECT = (
     *ENDS,

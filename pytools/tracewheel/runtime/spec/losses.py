@@ -49,6 +49,9 @@ COUNTERS = {
     "unowned": "Events of sockets whose process is not known, which an option such as -p has left "
     "out: some of them may be of the processes that were asked for. The process had closed the "
     "socket before the tracing began, or there were too many sockets: give a larger --max-entries.",
+    "closed": "Accepts whose new descriptor another thread had closed before accept() returned, so "
+    "that the connection is not known: some of them may be accepts that the filters would drop. "
+    "This happens only where the kernel refuses fexit.",
     "unplaced": "Drops in a network namespace that cannot be told, which --netns-id or --pid-netns "
     "has left out: some of them may be in the namespace that was asked for.",
 }
