@@ -274,7 +274,6 @@ def test_failures_before_anything_is_sent(trace: Any, rungs_of: Any) -> None:
         (["--to", "127.0.0.2/31", "--to", "::1/128"], [1, 2]),
         (["--to", "10.0.0.0/8"], []),
         (["--to", "127.0.0.0/8", "-P", "{1}"], [1]),
-        (["-4", "-6"], []),
     ],
 )
 def test_filters(trace: Any, options: list[str], wanted: list[int]) -> None:

@@ -97,7 +97,12 @@ _SELECT = (
         sets=lambda numbers: {"wanted_capabilities": _set_of_bits(numbers)},
         repeat=True,
     ),
-    Option(("--denied",), "trace only checks that were denied", sets="denied_only"),
+    Option(
+        ("--denied",),
+        "trace only checks that were denied",
+        sets="denied_only",
+        excludes=("allowed",),
+    ),
     Option(("--allowed",), "trace only checks that were allowed", sets="allowed_only"),
 )
 _SUMMARY = Option(

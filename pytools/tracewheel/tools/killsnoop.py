@@ -59,6 +59,7 @@ tool = Stream(
             ("--kill-only",),
             "trace only the call kill, not those for threads, queues and pidfds",
             sets="kill_only",
+            excludes=("all",),
         ),
         Option(
             ("--all",),

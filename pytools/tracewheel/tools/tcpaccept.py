@@ -39,6 +39,7 @@ _SELECT = (
         shows=("ERR",),
         enables=("failed",),
         disables=("accept",),
+        excludes=("min_ms", "peer"),  # there is no connection
         group=TRACE,
     ),
     interval_with("-c"),

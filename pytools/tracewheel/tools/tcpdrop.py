@@ -95,6 +95,7 @@ _SELECT = (
         _netns_of,
         "PID",
         passes_to="netns_id",
+        excludes=("netns_id",),
     ),
     Option(
         ("-l", "--list"),

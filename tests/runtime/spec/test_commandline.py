@@ -10,6 +10,7 @@ import pytest
 from tracewheel.runtime.host.errors import UsageError
 from tracewheel.runtime.spec.catalogue import load_tool
 from tracewheel.runtime.spec.commandline import parse_arguments
+from tracewheel.runtime.spec.request import Request
 
 PARSED: list[tuple[str, str, dict[str, Any]]] = [
     ("opensnoop", "-xe", {"failed": True, "extended": True}),
@@ -29,7 +30,7 @@ PARSED: list[tuple[str, str, dict[str, Any]]] = [
     ("runqlat", "1 -m 10", {"every": 1.0, "count": 10, "milliseconds": True}),
     ("offcputime", "-df 5", {"d": True, "fold": True, "seconds": 5.0}),
     ("biolatency", "-dD", {"d": True, "per_disk": True}),
-    ("tcpconnect", "-46L", {"ipv4": True, "ipv6": True, "ports": True}),
+    ("tcpconnect", "-4xL", {"ipv4": True, "failed": True, "ports": True}),
     ("tcpconnect", "-p -t", {"p": True, "timestamps": True}),
 ]
 REFUSED = [
@@ -45,6 +46,18 @@ REFUSED = [
     ("opensnoop", "--cgroupmap x", "--cgroup PATH or --container NAME"),
     ("offcputime", "--perf-max-stack-depth 64", "no option --perf-max-stack-depth: stacks are"),
     ("runqlat", "1 2 3", "unexpected argument '3'"),
+]
+OPPOSED = [
+    ("tcpaccept", "-m 1 -x", "--failed cannot be combined with --min-ms"),
+    ("tcpaccept", "-c -x --peer ::1", "--failed cannot be combined with --peer"),
+    ("tcpconnect", "-46", "--ipv4 cannot be combined with --ipv6"),
+    (
+        "tcpdrop",
+        f"--netns-id 1 --pid-netns {os.getpid()}",
+        "--pid-netns cannot be combined with --netns-id",
+    ),
+    ("capable", "--denied --allowed", "--denied cannot be combined with --allowed"),
+    ("killsnoop", "--all --kill-only", "--kill-only cannot be combined with --all"),
 ]
 
 
@@ -64,6 +77,16 @@ def test_refused(name: str, line: str, message: str) -> None:
         parse_arguments(tool, line.split(" "))
 
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "line", "message"), OPPOSED, ids=lambda each: str(each)[:40])
+def test_opposed(name: str, line: str, message: str) -> None:
+    """Options of which one leaves nothing to the other are refused in one sentence."""
+    tool, _ = load_tool(name)
+    with pytest.raises(UsageError) as error:
+        Request(tool, parse_arguments(tool, line.split(" ")))
+
+    assert f"{message}: give only one of them" == str(error.value)
 
 
 def test_several_processes(tool_name: str) -> None:

@@ -68,7 +68,12 @@ def _nets(given: tuple[bytes, ...]) -> dict[str, Any]:
 
 
 _VERSIONS = (
-    Option(("-4", "--ipv4"), "trace only IPv4, also over IPv6 sockets", sets="net_ipv4_only"),
+    Option(
+        ("-4", "--ipv4"),
+        "trace only IPv4, also over IPv6 sockets",
+        sets="net_ipv4_only",
+        excludes=("ipv6",),
+    ),
     Option(("-6", "--ipv6"), "trace only IPv6", sets="net_ipv6_only"),
 )
 _PORT = Option(("-P", "--port"), "", parse_ports, "LIST", sets=_ports, repeat=True)

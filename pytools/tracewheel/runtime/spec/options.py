@@ -173,6 +173,7 @@ WHO = (
         _parse_container,
         "NAME|ID",
         sets=_filter_cgroup,
+        excludes=("cgroup",),
     ),
 )
 _DURATION = Option(

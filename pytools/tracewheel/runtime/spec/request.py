@@ -49,11 +49,10 @@ class Request:
         self.values = {option.dest: option.default for option in options_of(tool)}
         self.values.update(every=None, count=None)
         self.values.update(values)
+        self._check_pairs()
         self._apply_aliases()
         if self.follow and not self.pids:
             raise UsageError("--follow needs a process: add -p PID, or put a command behind --")
-        if self.cgroup and self.container:
-            raise UsageError("--cgroup cannot be combined with --container: give only one of them")
         if self.interval and self.duration and self.interval > self.duration:
             raise UsageError("the interval is longer than the duration: give a shorter --interval")
         self._check_needs()
@@ -95,6 +94,17 @@ class Request:
             )
         if self.heatmap and (self.heatmap == "-" or not self.interval):
             raise UsageError("--heatmap takes a file and an interval: --heatmap FILE 1")
+
+    def _check_pairs(self) -> None:
+        """Refuse options that contradict each other."""
+        given = {option.dest: option for option, _ in self.given()}
+        for option in given.values():
+            for other in option.excludes:
+                if other in given:
+                    flag = given[other].flags[-1]
+                    raise UsageError(
+                        f"{option.flags[-1]} cannot be combined with {flag}: give only one of them"
+                    )
 
     def _check_needs(self) -> None:
         """Refuse options that would change nothing, because another one is not given."""
