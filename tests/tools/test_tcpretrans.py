@@ -22,16 +22,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tracewheel.runtime.trace.btf import tracepoint_args
 
+from tests.arrays import load_module
 from tests.events import TCPI_TOTAL_RETRANS, heed, ignore, tcp_info, wait_until
+from tests.tools.conftest import by_io_uring
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import Run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 PRIME = 23
 ME = str(os.getpid())
 V4, V6 = "127.0.0.1", "::1"
+SEGMENTS = 7  # fit into the first window, so that no probe sends what was not sent
+OPENED_LATE = 5
 LADDERS = ("owner", "accepted", "retransmit", "synack")
 TCPI_RETRANSMITS, TCPI_UNACKED = 2, 24
 # Drops a segment whose data begin with an x; the header's length is in its byte 12.
@@ -39,6 +45,12 @@ IGNORE_X = (
     (0x30, 0, 0, 12), (0x74, 0, 0, 4), (0x64, 0, 0, 2), (0x07, 0, 0, 0), (0x50, 0, 0, 0),
     (0x15, 1, 0, ord("x")), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0),
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_memory_of_others() -> None:
+    """Have the kernel forget how slow connections to an address were: it would wait as long."""
+    subprocess.run(["ip", "tcp_metrics", "flush"], check=True)
 
 
 class Connection:
@@ -298,6 +310,33 @@ def test_owner_that_has_closed(trace: Any) -> None:
     assert {(ends, os.getpid(), "FIN_WAIT1")} == {(ends_of(r), r["pid"], r["state"]) for r in rows}
 
 
+def test_owner_that_only_closes(trace: Any, rungs_of: Any) -> None:
+    """Who closes a socket is its owner if no program has seen who has accepted it."""
+    host = "127.0.23.3"
+    rungs = [rung for rung in rungs_of("tcpretrans", "accepted") if rung != "fentry"]
+    tools = [
+        trace("tcpretrans", "-p", ME, "-i", host, "--json", "--rung", f"accepted={rung}")
+        for rung in rungs
+    ]
+    with socket.create_server((host, 0)) as server, socket.socket() as client:
+        client.connect(server.getsockname())
+        ignore(client)
+        accept = 13
+        os.close(by_io_uring(accept, server.fileno(), 0, 0))
+        ends = (*client.getpeername(), *client.getsockname())
+        for tool in tools:
+            tool.line()
+        heed(client)
+        for tool in tools:
+            tool.end()
+
+    for tool in tools:
+        assert {(ends, os.getpid(), "FIN_WAIT1")} == {
+            (ends_of(row), row["pid"], row["state"]) for row in tool.json
+        }
+        assert {} == tool.losses
+
+
 def test_owner_that_is_not_known(trace: Any) -> None:
     """Without room for owners none is invented, and what a filter may have missed is counted."""
     host = "127.0.23.1"
@@ -422,10 +461,10 @@ def lose_without_route(connection: Connection) -> None:
     connection.recover()
 
 
-def test_kernels_own_counts(trace: Any) -> None:
-    """In a network namespace the rows are as many as the kernel has counted there.
+def traced_apart(trace: Any, act: Callable[[], object]) -> tuple[Run, Run, dict[str, int]]:
+    """Act in a network namespace; return runs with rows and with sums, and the kernel's counts.
 
-    A kernel that tells of retransmits that failed has these shown as well, with their error.
+    What ``act`` returns is kept until the tracing has ended.
     """
     order, answer = socket.socketpair()
     pid = os.fork()
@@ -435,22 +474,37 @@ def test_kernels_own_counts(trace: Any) -> None:
             set_loopback(V4)
             answer.send(b"x")
             answer.recv(1)
-            send_twice(*(Connection((V4, V6)[number % 2]) for number in range(PRIME)), times=2)
-            lose_without_route(Connection())
+            kept = act()
             answer.send(json.dumps(counters()).encode())
             answer.recv(1)
+            del kept
         finally:
             os._exit(0)
+    answer.close()
     order.recv(1)
-    tools = [trace("tcpretrans", "-p", str(pid), "--json", *more) for more in ([], ["-c"])]
+    rows, sums = (trace("tcpretrans", "-p", str(pid), "--json", *more) for more in ([], ["-c"]))
     order.send(b"x")
     counted = json.loads(order.recv(65536))
-    for tool in tools:
+    for tool in (rows, sums):
         tool.end()
     order.send(b"x")
     os.waitpid(pid, 0)
+    return rows, sums, counted
 
-    rows, sums = (tool.json for tool in tools)
+
+def test_kernels_own_counts(trace: Any) -> None:
+    """In a network namespace the rows are as many as the kernel has counted there.
+
+    A kernel that tells of retransmits that failed has these shown as well, with their error.
+    """
+
+    def act() -> None:
+        send_twice(*(Connection((V4, V6)[number % 2]) for number in range(PRIME)), times=2)
+        lose_without_route(Connection())
+
+    by_row, by_sum, counted = traced_apart(trace, act)
+
+    rows, sums = by_row.json, by_sum.json
     sent = [row for row in rows if not row["ret"]]
     failed = [row for row in rows if row["ret"]]
     assert counted["RetransSegs"] == sum(row["segments"] for row in sent)
@@ -459,6 +513,44 @@ def test_kernels_own_counts(trace: Any) -> None:
     assert len(failed) == sum(row["failed"] for row in sums)
     tells_failures = tracepoint_args("tcp_retransmit_skb") > 2
     assert {row["ret"] for row in failed} == ({-errno.EHOSTUNREACH} if tells_failures else set())
+
+
+def send_with_losses() -> list[object]:
+    """Let the network lose packets while connections are opened and used; return these."""
+    opened = [Connection() for _ in range(PRIME)]
+    loss = ("netem", "loss", "10%")
+    subprocess.run(["tc", "qdisc", "add", "dev", "lo", "root", *loss], check=True)
+    with socket.create_server((V4, 0)) as server:
+        late = [socket.socket() for _ in range(OPENED_LATE)]
+        for client in late:
+            client.setblocking(False)
+            assert errno.EINPROGRESS == client.connect_ex(server.getsockname())
+        for _ in range(SEGMENTS):
+            for connection in opened:
+                connection.send(b"data")
+        # All are established at both ends: a server retransmits until it has the last answer.
+        accepted = [server.accept()[0] for _ in late]
+    wait_until(lambda: all(connection.is_whole() for connection in opened))
+    return [opened, late, accepted]  # what they send when they are closed may be lost as well
+
+
+def test_network_that_loses(trace: Any) -> None:
+    """Where a network loses packets, the rows are as many as the kernel has counted, by kinds."""
+    load_module("sch_netem")
+    by_row, by_sum, counted = traced_apart(trace, send_with_losses)
+
+    rows = by_row.json
+    found = {
+        "RetransSegs": sum(row["segments"] for row in rows),
+        "TCPSynRetrans": len([r for r in rows if r["state"] in ("SYN_SENT", "SYN_RECV")]),
+        "TCPLossProbes": len([row for row in rows if row["type"] == "LOSS"]),
+    }
+    expected = {name: counted[name] for name in found}
+    assert expected["RetransSegs"] > 0
+    assert expected == by_row.completed(found, expected)
+    assert ({}, {}) == (by_row.losses, by_sum.losses)
+    summed_up = sum(row["retransmits"] for row in by_sum.json)
+    assert 0 <= len(rows) - summed_up <= by_sum.summary["lost"]
 
 
 def test_probes_of_new_data(trace: Any, rungs_of: Any, run: Any) -> None:

@@ -88,7 +88,7 @@ PARTLY_ELSEWHERE = {
     "tests/tools/test_writeback.py": (
         "test_columns", "test_flusher", "test_least_time", "test_table_is_per_interval",
     ),
-    "tests/tools/test_tcpretrans.py": ("test_counts", "test_table"),
+    "tests/tools/test_tcpretrans.py": ("test_counts", "test_filters", "test_table"),
     "tests/tools/test_tcpdrop.py": ("test_filters_and_sums",),
 }  # fmt: skip
 LEFT_OUT = [
