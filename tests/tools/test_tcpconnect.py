@@ -307,6 +307,21 @@ def test_filter_by_process(trace: Any) -> None:
     assert str(client.getsockname()[1]) == tools[1].rows[0][where]
 
 
+def test_usual_rows_fit_a_terminal(trace: Any) -> None:
+    """A connect that is refused at once has a row of no more than 80 characters."""
+    closed = Server()
+    closed.socket.close()
+    tool = trace("tcpconnect", "--pid", str(os.getpid()))
+    assert errno.ECONNREFUSED == closed.client()[1]
+    tool.end()
+
+    header, row = tool.out.splitlines()
+    assert "PID COMM SADDR DADDR DPORT MS ERR" == " ".join(header.split())
+    assert row.endswith(" ECONNREFUSED")
+    took = row.split()[-2]
+    assert len(row) - max(0, len(took) - len("0.123")) <= 80
+
+
 def test_columns_stay_aligned(trace: Any) -> None:
     """Below a long address the columns stand below each other."""
     servers = [Server(V6), Server()]

@@ -48,13 +48,14 @@ tool = Stream(
     ring="connects",
     pending=("attempts", "stacks"),
     columns=(
-        *WHO,
-        Column("IP", "ip", 2),
+        *WHO[:-1],
+        Column("COMM", "comm", 15),
+        Column("IP", "ip", 2, hidden=True),
         Column("SADDR", "saddr", 15),
         Column("LPORT", "sport", 5, hidden=True),
         Column("DADDR", "daddr", 15),
         Column("DPORT", "dport", 5),
-        Column("MS", "duration", 8),
+        Column("MS", "duration", 5),
         Column("ERR", "ret", 12, kind="errno"),
     ),
     options=(
