@@ -105,10 +105,8 @@ static __always_inline bool counted(const struct accept *accept)
 
 	if (!count_only)
 		return false;
-	client.cgroup = accept->cgroup;
+	put_flow(&client, accept, laddr, raddr);
 	client.lport = accept->lport;
-	__builtin_memcpy(client.raddr, accept->raddr, sizeof(client.raddr));
-	__builtin_memcpy(client.laddr, accept->laddr, sizeof(client.laddr));
 	totals = top_of(clients, &client);
 	if (totals) {
 		add(totals->accepts, 1);

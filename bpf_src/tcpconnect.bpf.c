@@ -60,10 +60,8 @@ static __always_inline bool counted(const struct connect *connect)
 
 	if (!count_only)
 		return false;
-	peer.cgroup = connect->cgroup;
+	put_flow(&peer, connect, saddr, daddr);
 	peer.rport = connect->dport;
-	__builtin_memcpy(peer.laddr, connect->saddr, sizeof(peer.laddr));
-	__builtin_memcpy(peer.raddr, connect->daddr, sizeof(peer.raddr));
 	totals = top_of(peers, &peer);
 	if (totals) {
 		add(totals->connects, 1);

@@ -74,11 +74,9 @@ static __always_inline bool counted(const struct retransmit *retransmit)
 
 	if (!count_only)
 		return false;
-	flow.cgroup = retransmit->cgroup;
+	put_flow(&flow, retransmit, laddr, raddr);
 	flow.lport = retransmit->lport;
 	flow.rport = retransmit->rport;
-	__builtin_memcpy(flow.laddr, retransmit->laddr, sizeof(flow.laddr));
-	__builtin_memcpy(flow.raddr, retransmit->raddr, sizeof(flow.raddr));
 	totals = top_of(flows, &flow);
 	if (!totals)
 		return true;

@@ -70,4 +70,13 @@ static __always_inline bool ends_filtered_out(const __u32 *saddr, __u16 sport, c
 	       (address_filtered_out(saddr) && address_filtered_out(daddr));
 }
 
+/* Fill in the members cgroup, laddr and raddr of the key of a sum. */
+#define put_flow(key, record, local, remote)                                                   \
+	({                                                                                     \
+		(key)->cgroup = (record)->cgroup;                                              \
+		__builtin_memcpy((key)->laddr, (record)->local, sizeof((key)->laddr));         \
+		__builtin_memcpy((key)->raddr, (record)->remote, sizeof((key)->raddr));        \
+		(void)0;                                                                       \
+	})
+
 #endif
