@@ -289,6 +289,20 @@ def test_filters(trace: Any, options: list[str], wanted: list[int]) -> None:
     assert [ports[number] for number in wanted * 3] == [row.dport for row in shown(tool)]
 
 
+def test_filters_together(trace: Any) -> None:
+    """What shows has passed each of several filters, on every kernel."""
+    servers = [Server(host) for host in (V4, "127.0.0.3", "127.0.0.2", V6)]
+    ports = [server.address[1] for server in servers]
+    chosen = ["-4", "--to", "127.0.0.2/31", "--to", "::/0", "-P", f"{ports[0]}-{ports[0]}"]
+    chosen += ["-P", f"{ports[1]},{ports[3]}"]
+    tool = trace("tcpconnect", "--pid", str(os.getpid()), "--json", *chosen)
+    for server in servers:
+        server.client()
+    tool.end()
+
+    assert [ports[1]] == [row.dport for row in shown(tool)]
+
+
 def test_filter_by_process(trace: Any) -> None:
     """-p with a number shows that process alone, and without one local ports."""
     server = Server()

@@ -84,7 +84,9 @@ PARTLY_ELSEWHERE = {
     "tests/tools/test_statsnoop.py": ("test_columns", "test_filters", "test_small_ring"),
     "tests/tools/test_syncsnoop.py": ("test_filters_and_counts", "test_small_ring"),
     "tests/tools/test_tcpaccept.py": ("test_filters", "test_library", "test_table"),
-    "tests/tools/test_tcpconnect.py": ("test_columns_stay_aligned",),
+    "tests/tools/test_tcpconnect.py": (
+        "test_columns_stay_aligned", "test_filters", "test_usual_rows_fit_a_terminal",
+    ),
     "tests/tools/test_writeback.py": (
         "test_columns", "test_flusher", "test_least_time", "test_table_is_per_interval",
     ),
