@@ -566,8 +566,11 @@ def test_probes_of_new_data(trace: Any, rungs_of: Any, run: Any) -> None:
         assert (4, 1) == (tool.code, tool.err.count("\n"))
         assert "cannot trace what -l asks for" in tool.err
         return
-    tools = [trace("tcpretrans", "-l", "-p", ME, "--json", "--rung", f"loss_probe={rung}", *more)
-             for rung in rungs for more in ([], ["-c"])]  # fmt: skip
+    tools = [
+        trace("tcpretrans", "-l", "-p", ME, "--json", "--rung", f"loss_probe={rung}")
+        for rung in rungs
+    ]
+    sums = trace("tcpretrans", "-l", "-p", ME, "--json", "-c")
     connections = [Connection() for _ in range(PRIME)]
     for connection in connections:
         ignore(connection.peer)
@@ -577,12 +580,12 @@ def test_probes_of_new_data(trace: Any, rungs_of: Any, run: Any) -> None:
     for connection in connections:
         heed(connection.peer)
     wait_until(lambda: all(each.is_whole() for each in connections))
-    for tool in tools:
+    for tool in (*tools, sums):
         tool.end()
 
     expected = {each.ends for each in connections}
-    for rows, sums in zip(tools[::2], tools[1::2]):
+    assert expected == {ends_of(row) for row in sums.json if row["probes"] == 1}
+    for rows in tools:
         probes = [row for row in rows.json if row["type"] == "PROBE"]
         assert (PRIME, expected) == (len(probes), {*map(ends_of, probes)})
         assert {(len(b"held back"), os.getpid())} == {(row["bytes"], row["pid"]) for row in probes}
-        assert expected == {ends_of(row) for row in sums.json if row["probes"] == 1}
