@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from tracewheel.runtime.host.errors import UsageError
-from tracewheel.runtime.spec.catalogue import load_tool
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
 from tracewheel.runtime.spec.commandline import parse_arguments
+from tracewheel.runtime.spec.options import options_of
 from tracewheel.runtime.spec.request import Request
 
 PARSED: list[tuple[str, str, dict[str, Any]]] = [
@@ -36,6 +37,8 @@ PARSED: list[tuple[str, str, dict[str, Any]]] = [
 REFUSED = [
     ("opensnoop", "--duratoin 1", "no option --duratoin: did you mean --duration?"),
     ("opensnoop", "--dur 1", "no option --dur"),
+    ("opensnoop", "--durable", "no option --durable (try --help)"),
+    ("biolatency", "--stack", "no option --stack: other tools have it, but this one does not"),
     ("opensnoop", "-xZ", "no option -Z"),
     ("opensnoop", "--failed=1", "--failed takes no argument"),
     ("opensnoop", "--name", "--name needs an argument: --name GLOB"),
@@ -87,6 +90,36 @@ def test_opposed(name: str, line: str, message: str) -> None:
         Request(tool, parse_arguments(tool, line.split(" ")))
 
     assert f"{message}: give only one of them" == str(error.value)
+
+
+def test_no_wrong_suggestion(tool_name: str) -> None:
+    """For an option that only other tools have, no other option is suggested."""
+    tool, _ = load_tool(tool_name)
+    own = {flag for option in options_of(tool) for flag in option.flags}
+    every = [option for name in tool_names() for option in options_of(load_tool(name)[0])]
+    for flag in {flag for option in every for flag in option.flags if flag.startswith("--")} - own:
+        with pytest.raises(UsageError) as error:
+            parse_arguments(tool, [flag])
+        assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["TIME(s),PATH", "time(s), path", "seconds,path"])
+def test_columns_by_header(text: str) -> None:
+    """--columns takes the name of a column, and its header as it is printed."""
+    tool, _ = load_tool("opensnoop")
+
+    columns = Request(tool, {"columns": text}).columns()
+
+    assert ["TIME(s)", "PATH"] == [column.header for column in columns]
+
+
+def test_unknown_column() -> None:
+    """The names and the headers of all columns are listed where one is not known."""
+    tool, _ = load_tool("opensnoop")
+    with pytest.raises(UsageError) as error:
+        Request(tool, {"columns": "size"})
+
+    assert "the columns are seconds or TIME(s), time, pid," in str(error.value)
 
 
 def test_several_processes(tool_name: str) -> None:

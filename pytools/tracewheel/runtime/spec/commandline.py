@@ -10,6 +10,7 @@ from __future__ import annotations
 from tracewheel.runtime.host.errors import UsageError
 from tracewheel.runtime.host.records import Record
 from tracewheel.runtime.spec.arguments import parse_count, parse_seconds
+from tracewheel.runtime.spec.catalogue import load_tool, tool_names
 from tracewheel.runtime.spec.options import options_of
 from tracewheel.runtime.spec.shapes import WITH_INTERVALS, Stacks
 
@@ -29,6 +30,8 @@ _HABITS = {
     "--max-args": "all arguments are shown",
     "--exec": "put the command behind --",
 }
+# Words are similar if difflib finds this share of their letters alike: "duratoin", not "durable".
+_SIMILAR = 0.75
 
 
 class Positional(Record):
@@ -157,6 +160,8 @@ class _Parsing:
     def _explain_unknown(self, flag: str) -> str:
         if flag in _HABITS:
             return f"no option {flag}: {_HABITS[flag]}"
+        if flag.startswith("--") and _is_of_another_tool(flag):
+            return f"no option {flag}: other tools have it, but this one does not (try --help)"
         return f"no option {flag}{did_you_mean(flag, self._options)} (try --help)"
 
     def _explain_superfluous(self, argument: str) -> str:
@@ -168,9 +173,19 @@ class _Parsing:
         return f"unexpected argument {argument!r} (try --help)"
 
 
+def _is_of_another_tool(flag: str) -> bool:
+    """Tell whether any tool has an option with this flag."""
+    options = (option for name in tool_names() for option in options_of(load_tool(name)[0]))
+    return any(flag in option.flags for option in options)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ": did you mean WORD?" with the most similar known word, "" if none is similar."""
+    """Return ": did you mean WORD?" with the most similar known word, "" if none is similar.
+
+    The dashes of flags are left out of the comparison, because they make all flags similar.
+    """
     import difflib
 
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f": did you mean {near[0]}?" if near else ""
+    by_letters = {each.lstrip("-"): each for each in known}
+    near = difflib.get_close_matches(word.lstrip("-"), by_letters, n=1, cutoff=_SIMILAR)
+    return f": did you mean {by_letters[near[0]]}?" if near else ""

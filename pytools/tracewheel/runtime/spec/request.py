@@ -283,10 +283,18 @@ def _shape_asked_for(tool: Shape, values: dict[str, Any]) -> Shape:
 
 
 def _chosen_columns(every: list[Column], text: str) -> tuple[Column, ...]:
-    """Return the columns that --columns names."""
+    """Return the columns that --columns names, by their names or by their headers."""
     by_name = {"seconds" if c.header == "TIME(s)" else c.name: c for c in every}
+    by_header = {column.header.lower(): column for column in every}
+    known = {**by_header, **by_name}
     wanted = [name.strip().lower() for name in text.split(",")]
     for name in wanted:
-        if name not in by_name:
-            raise UsageError(f"no column {name!r}: the columns are {', '.join(by_name)}")
-    return tuple(by_name[name] for name in wanted)
+        if name not in known:
+            names = ", ".join(_name_and_header(each, c.header) for each, c in by_name.items())
+            raise UsageError(f"no column {name!r}: the columns are {names}")
+    return tuple(known[name] for name in wanted)
+
+
+def _name_and_header(name: str, header: str) -> str:
+    """Return the name of a column, and its header if that is more than the name in capitals."""
+    return name if name == header.lower() else f"{name} or {header}"
