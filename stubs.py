@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tracewheel.runtime.library import parameters_of
+from tracewheel.runtime.library import names_of, parameters_of
 from tracewheel.runtime.shapes.counts import WHEN
 from tracewheel.runtime.show.lines import CAN_BE_CUT, class_name
 from tracewheel.runtime.show.meaning import TABLES, meaning_of
@@ -64,6 +64,11 @@ from collections.abc import Iterable
 from typing import Literal, overload
 
 from tracewheel.events import {classes}
+from tracewheel.runtime.host.errors import BpfError as BpfError
+from tracewheel.runtime.host.errors import NotPermitted as NotPermitted
+from tracewheel.runtime.host.errors import NotSupported as NotSupported
+from tracewheel.runtime.host.errors import TargetGone as TargetGone
+from tracewheel.runtime.host.errors import UsageError as UsageError
 from tracewheel.runtime.library import Tracing
 from tracewheel.runtime.shapes.stacks import Stack
 from tracewheel.runtime.spec.distribution import Histogram
@@ -89,6 +94,11 @@ class Variant(NamedTuple):
     def chosen(self) -> dict[str, Any]:
         """The options that all requests for this variant have."""
         return {"json": True, **({self.option.dest: True} if self.option else {})}
+
+    @property
+    def names(self) -> list[str]:
+        """The names, of the option that makes it so, by which trace() takes that option."""
+        return names_of(self.option) if self.option else [""]
 
 
 class Field(NamedTuple):
@@ -134,7 +144,9 @@ def write_types(package: Path) -> None:
         tools += _CLASS.format(name=name.capitalize(), description=description)
         for variant in variants:
             event_class = class_of(variant, found)
-            tools += method_of(variant, variants, yielded_by(variant, event_class))
+            for chosen_by in variant.names:
+                yielded = yielded_by(variant, event_class)
+                tools += method_of(variant, variants, yielded, chosen_by)
             if event_class:
                 events += event_class.text(name)
                 classes.append(event_class.name)
@@ -234,8 +246,11 @@ def options_that_show(shape: Shape, member: Member) -> str:
     return ", ".join([*with_it, *(f"not with {dest}" for dest in without if dest not in with_it)])
 
 
-def method_of(variant: Variant, variants: list[Variant], yielded: str) -> str:
-    """Return the method trace() of a variant of a tool."""
+def method_of(variant: Variant, variants: list[Variant], yielded: str, chosen_by: str) -> str:
+    """Return the method trace() of a variant of a tool.
+
+    ``chosen_by`` is the name of the option that makes it so, one of several that it may have.
+    """
     options = [each.option for each in variants if each.option]
     if variant.option:
         options = options[: options.index(variant.option)]
@@ -247,10 +262,12 @@ def method_of(variant: Variant, variants: list[Variant], yielded: str) -> str:
         if option.dest in earlier:
             lines.append(f"{option.dest}: Literal[False] = False")
         elif variant.option and option.dest == variant.option.dest:
-            lines.append(f"{option.dest}: Literal[True]")
+            lines.append(f"{chosen_by}: Literal[True]")
         else:
             lines.append(parameter_of(option))
     for positional in positionals_of(variant.shape):
+        if positional.dest == chosen_by:
+            continue
         explained += f"        {positional.dest}: {positional.help}\n"
         lines.append(f"{positional.dest}: {_accepted(positional.parse)} | None = None")
     parameters = "".join(f"        {line},\n" for line in lines)

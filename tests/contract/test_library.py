@@ -73,6 +73,29 @@ def test_records(tmp_path: Path) -> None:
     assert found == pickle.loads(pickle.dumps(found))
 
 
+@pytest.mark.parametrize("error", [BpfError, *BpfError.__subclasses__()])
+def test_exceptions(error: type[BpfError]) -> None:
+    """Whatever tracewheel raises can be imported from it, and is listed by dir()."""
+    assert getattr(tracewheel, error.__name__) is error
+    assert error.__name__ in dir(tracewheel)
+
+
+def test_repr(tool_name: str) -> None:
+    """A tool tells its name and what it does."""
+    _, description = load_tool(tool_name)
+
+    assert f"<tool {tool_name}: {description}>" == repr(getattr(tracewheel, tool_name))
+
+
+def test_every_name_of_an_option() -> None:
+    """An option is taken by each of its long names, and without its argument if it may lack one."""
+    for name in ("count", "totals"):
+        with tracewheel.tcpconnect.trace(**{name: True}) as connects:
+            assert [] == connects.read()
+    with pytest.raises(UsageError, match="include_self"):
+        tracewheel.opensnoop.trace(include_sel=True)
+
+
 def test_texts_that_are_cut_or_unreadable() -> None:
     """An event tells that its text is only the beginning, or None where it could not be read."""
     path = b"/" + b"long/" * 2000
@@ -107,8 +130,10 @@ def test_names_of_the_package() -> None:
     """The package lists each tool that has a BPF object, and says plainly what it does not have."""
     objects = (Path(tracewheel.__file__).parent / "bpf").glob("*.bpf.o")
 
-    assert sorted(path.name.partition(".")[0] for path in objects) == dir(tracewheel)
-    assert all(callable(getattr(tracewheel, name).trace) for name in dir(tracewheel))
+    tools = [name for name in dir(tracewheel) if name.islower()]
+
+    assert sorted(path.name.partition(".")[0] for path in objects) == tools
+    assert all(callable(getattr(tracewheel, name).trace) for name in tools)
     with pytest.raises(ImportError, match="cannot import name 'nosuch' from 'tracewheel'"):
         exec("from tracewheel import nosuch")
 

@@ -102,6 +102,12 @@ def parameters_of(tool: Shape) -> list[Option]:
     ]
 
 
+def names_of(option: Option) -> list[str]:
+    """Return the names in Python of all long flags of an option."""
+    long = [flag for flag in option.flags if flag.startswith("--")]
+    return [flag.lstrip("-").replace("-", "_") for flag in long]
+
+
 def _is_for_printing(option: Option) -> bool:
     is_picture = option.heading == PICTURES
     return option.dest in _FOR_PRINTING or is_picture or bool(option.lists)
@@ -114,13 +120,17 @@ class Tool:
         self.name = name
         self.shape, self.__doc__ = load_tool(name)
 
+    def __repr__(self) -> str:
+        return f"<tool {self.name}: {self.__doc__}>"
+
     def trace(self, **values: Any) -> Tracing[Any]:
         """Return a context that traces with the options of the command, by their long names.
 
         ``trace(pid=1234, include_self=True)`` is ``--pid 1234 --include-self``. A value is what the
-        command line takes, as text or as a number; a switch takes True. None and False are as if
-        the option was not given. An option that takes a list or may be repeated takes a value, or
-        several in a list or the like. Options that only change what the command prints are refused.
+        command line takes, as text or as a number; a switch takes True, and so does an option whose
+        argument may be left out. None and False are as if the option was not given. An option that
+        takes a list or may be repeated takes a value, or several in a list or the like. Options
+        that only change what the command prints are refused.
 
         Raises UsageError for what makes no sense, and TargetGone for a process or the like that
         does not exist.
@@ -129,11 +139,24 @@ class Tool:
         parsed: dict[str, Any] = {"json": True}
         for name, value in values.items():
             if value is not None and value is not False:
-                parsed[name] = self._parse(name, value)
+                parsed[self._option_name(name)] = self._parse(name, value)
         return Tracing(self.name, Request(self.shape, parsed))
 
+    def _options(self) -> dict[str, Option]:
+        """Return the options by all names that they have: an option may have several long flags."""
+        options = options_of(self.shape)
+        by_name = {name: option for option in options for name in names_of(option)}
+        return {**by_name, **{option.dest: option for option in options}}
+
+    def _option_name(self, name: str) -> str:
+        """Return the name by which a request knows an option; other names are as they were."""
+        if name in {each.dest for each in positionals_of(self.shape)}:
+            return name
+        option = self._options().get(name)
+        return option.dest if option else name
+
     def _parse(self, name: str, value: Any) -> Any:
-        options = {option.dest: option for option in options_of(self.shape)}
+        options = self._options()
         parsers = {each.dest: each.parse for each in positionals_of(self.shape)}
         if name in parsers:
             return parsers[name](str(value))
@@ -144,6 +167,8 @@ class Tool:
         parse = options[name].parse
         if not parse:
             return value
+        if value is True and options[name].optional is not None:
+            return options[name].optional
         is_several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
         several = value if is_several else [value]
         if not options[name].repeat:
