@@ -245,6 +245,22 @@ def test_several_processes(trace: Any, family: Any) -> None:
     assert {} == tool.losses
 
 
+@pytest.mark.parametrize("tool", ["opensnoop", "syscount"])
+def test_rows_come_before_the_end_of_their_process(trace: Any, family: Any, tool: str) -> None:
+    """That a process has ended is said behind its last row, in a stream and in a report."""
+    target = family()
+    pid = target.process.pid
+    tracing = trace(tool, "-p", str(pid), "-o", "/dev/stderr")
+    target.order("o")
+    target.process.communicate()
+    tracing.ended()
+
+    lines = tracing.err.splitlines()
+    said = lines.index(f"{tool}: process {pid} has ended")
+    assert len(lines) - 2 == said, tracing.err  # only the line with the losses is behind it
+    assert said > 2  # the banner, the header and a row at least are before it
+
+
 def test_several_families(trace: Any, family: Any) -> None:
     """With --follow the descendants of all of them are traced, too."""
     first, second = family(), family()

@@ -34,7 +34,9 @@ def wait(
     """Wait for records, for a signal, for the end of the processes of -p, or for the time given.
 
     Returns 0 if there are records, TIME_OVER, TARGET_ENDED if the last process has ended, or
-    another negative errno. Raises ReaderGone if the reader of the output has closed it.
+    another negative errno. Which processes have ended is told by ``say_ended``, so that the
+    caller can print their last rows first. Raises ReaderGone if the reader of the output has
+    closed it.
     """
     if stop.wake < 0:
         seconds = min(seconds, _SLICE_S)  # a signal just before the wait does not end it
@@ -49,12 +51,17 @@ def wait(
     if status == -errno.EPIPE:
         raise ReaderGone
     if status == TARGET_ENDED:
-        for pid in session.take_ended():
-            if output:
-                say(f"{session.name}: process {pid} has ended")
+        session.note_ended()
         if not session.targets.have_ended:
             return TIME_OVER
     return status
+
+
+def say_ended(session: Session, output: Output | None) -> None:
+    """Say which processes of -p have ended since the last call, if a command is running."""
+    for pid in session.take_ended():
+        if output:
+            say(f"{session.name}: process {pid} has ended")
 
 
 def reports(
@@ -91,6 +98,8 @@ def reports(
                 took = time.monotonic() - now
                 next_look = now + max(_LEARN_S, _LEARN_SHARE * took)
             status = wait(session, output, stop, min(at, next_look) - time.monotonic())
+            if status != TARGET_ENDED:
+                say_ended(session, output)  # the report may be far away
             now = time.monotonic()
         if stop.asked or status == TARGET_ENDED:
             last = True
@@ -98,6 +107,7 @@ def reports(
             session.detach()
         yield number
         number += 1
+    say_ended(session, output)
 
 
 def stamps(request: Request, start: float, now: float) -> list[str]:

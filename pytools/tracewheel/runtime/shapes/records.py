@@ -10,7 +10,7 @@ import time
 
 from tracewheel._shim import ffi, lib
 from tracewheel.runtime.host.errors import BpfError
-from tracewheel.runtime.shapes.intervals import TARGET_ENDED, wait
+from tracewheel.runtime.shapes.intervals import TARGET_ENDED, say_ended, wait
 from tracewheel.runtime.show.lines import new_buffer
 from tracewheel.runtime.show.meaning import meaning_of
 from tracewheel.runtime.show.output import Stop
@@ -176,11 +176,14 @@ def batches(reader: Reader, output: Output | None, stop: Stop) -> Iterator[int]:
             yield used
             may_be_more = used > _BATCH // 2
             used = reader.read() if may_be_more and not stop.asked else 0
+        if status != TARGET_ENDED:
+            say_ended(session, output)
     reader.finish()
     used = reader.read()
     while used:
         yield used
         used = reader.read()
+    say_ended(session, output)
 
 
 def _pace_after(ring: Ring) -> float:

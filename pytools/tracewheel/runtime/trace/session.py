@@ -51,6 +51,7 @@ class Session:
         self.taken: dict[str, str] = {}  # the rung of each ladder
         self.prober: Prober | None = None
         self.ring: Ring | None = None
+        self._ended: list[int] = []  # processes of -p, of which nobody was told yet
         self.ended = 0  # when the tracing ended, in ns of CLOCK_MONOTONIC; 0 until then
 
     def __enter__(self) -> Session:
@@ -134,11 +135,15 @@ class Session:
         """Return a line about functions that could not be attached to, "" if there are none."""
         return self._climber.describe_missing(ladder, self.taken[ladder])
 
-    def take_ended(self) -> list[int]:
-        """Return which of the processes that -p names have ended since the last call."""
-        ended = self.targets.take_ended()
-        for pid in ended:
+    def note_ended(self) -> None:
+        """Stop tracing those of the processes of -p that have ended since the last call."""
+        for pid in self.targets.take_ended():
             self._configuration.unmark_process(self.object, pid)
+            self._ended.append(pid)
+
+    def take_ended(self) -> list[int]:
+        """Return the processes that were noted as ended since the last call."""
+        ended, self._ended = self._ended, []
         return ended
 
     def tend(self, left: int) -> int:
