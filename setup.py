@@ -10,10 +10,14 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parent
 SHIM = "libbpf_shim/build.py"
@@ -102,31 +106,60 @@ def write_manuals(modules: Path, folder: Path, version: str) -> list[str]:
     return [str(page.relative_to(ROOT)) for page in pages]
 
 
-def losses_section(command: str, modules: Path) -> str:
-    """Return the section of a tool's man page that explains the words of its last line, in roff."""
+def in_roff(text: str) -> str:
+    """Return text as roff shows it unchanged."""
+    return text.replace("\\", r"\e").replace("-", r"\-")
+
+
+def entries_in_roff(entries: Iterable[tuple[str, str]]) -> list[str]:
+    """Return lines of roff: each thing in bold, and what it means below."""
+    lines = []
+    for what, meaning in entries:
+        lines += [".TP", f"\\fB{in_roff(what)}\\fR", in_roff(meaning) or r"\&"]
+    return lines
+
+
+def sections_in_roff(command: str) -> list[str]:
+    """Return the sections of a man page behind the options, in lines of roff."""
+    from tracewheel.runtime.manual import sections_of
+
+    lines = []
+    for section in sections_of(command):
+        lines.append(f".SH {in_roff(section.heading.upper())}")
+        for paragraph in section.paragraphs:
+            lines += [".PP", in_roff(" ".join(paragraph.split()))]
+        lines += entries_in_roff(section.entries)
+    return lines
+
+
+def losses_in_roff(command: str, modules: Path) -> list[str]:
+    """Return the section that explains the words of a tool's last line, in lines of roff."""
     from tracewheel.runtime.spec.catalogue import load_tool
     from tracewheel.runtime.spec.losses import counters_in, losses_of
 
     if command not in TOOLS:
-        return ""
+        return []
     counters = counters_in((modules / f"tracewheel/bpf/{command}.bpf.o").read_bytes())
-    lines = ["", ".SH LOSSES", "The last line may name these causes of lost events:"]
-    for loss in losses_of(load_tool(command)[0], counters):
-        lines += [".TP", f"\\fB{loss.word}\\fR", loss.sentence.replace("-", r"\-")]
-    return "\n".join(lines) + "\n"
+    losses = losses_of(load_tool(command)[0], counters)
+    first = [".SH LOSSES", "The last line may name these causes of lost events:"]
+    return [*first, *entries_in_roff(losses)]
 
 
 def manual(command: str, version: str, modules: Path) -> str:
     """Return the man page of a command in roff."""
     from argparse_manpage.manpage import Manpage
-    from tracewheel.runtime.manual import parser
+    from tracewheel.runtime.manual import parser, usages_of
 
     command_parser = parser(command)
+    command_parser.epilog = None  # its sections are added below
     page = Manpage(command_parser)
     page.description = command_parser.description
     page.source = f"tracewheel {version}"
     page.manual = "tracewheel"
-    return str(page) + losses_section(command, modules)
+    usages = [in_roff(usage) for usage in usages_of(command)]
+    page.add_section("synopsis", "=", "\n.br\n".join(usages))
+    lines = [*sections_in_roff(command), *losses_in_roff(command, modules), ""]
+    return str(page) + "\n".join(lines)
 
 
 def write_scripts(folder: Path) -> list[str]:
