@@ -23,6 +23,7 @@ from tracewheel.runtime.show.lines import header
 from tracewheel.runtime.show.meaning import MEANINGS, TABLES, Meaning
 from tracewheel.runtime.spec.catalogue import load_tool, tool_names
 from tracewheel.runtime.spec.commandline import parse_arguments
+from tracewheel.runtime.spec.headers import meaning_of
 from tracewheel.runtime.spec.losses import counters_in, losses_of
 from tracewheel.runtime.spec.options import columns_of, options_of
 from tracewheel.runtime.spec.request import Request
@@ -414,6 +415,9 @@ def test_manual_lists_everything(tool_name: str) -> None:
     assert f"\n.SH NAME\n{tool_name} - {description}\n" in text
     assert set() == {flag for flag in flags if not re.search(rf"(?<![-\w]){flag}(?![-\w])", text)}
     assert columns == set(re.findall(r"(?<=\.TP\n)\S+", shown))
+    assert [] == [column.header for column in columns_of(tool) if not meaning_of(column)]
+    for column in columns_of(tool):
+        assert f"\n{column.header}\n{meaning_of(column)}\n" in f"{shown}\n"
     assert [line for line, _ in tool.examples] == re.findall(r"(?<=\.TP\n).*", examples)
     assert f"\n.SH SYNOPSIS\n{tool_name} [OPTIONS]" in text
     assert f"\n.br\n{tool_name} [OPTIONS] -- COMMAND [ARGUMENT ...]\n" in text

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tracewheel._version import __version__
 from tracewheel.runtime.spec.catalogue import load_tool, tool_names
 from tracewheel.runtime.spec.commandline import positionals_of
+from tracewheel.runtime.spec.headers import meaning_of
 from tracewheel.runtime.spec.options import columns_of, options_of
 from tracewheel.runtime.spec.shapes import GROUPS
 
@@ -150,7 +151,7 @@ def _about(own: set[str]) -> Section:
 
 
 def _columns(tool: Shape, hidden: bool) -> tuple[tuple[str, str], ...]:
-    return tuple((c.header, "") for c in columns_of(tool) if c.hidden == hidden)
+    return tuple((c.header, meaning_of(c)) for c in columns_of(tool) if c.hidden == hidden)
 
 
 def _caveats(tool: Shape) -> tuple[tuple[str, str], ...]:
@@ -169,13 +170,14 @@ def _exit_statuses(tool: Shape) -> tuple[tuple[str, str], ...]:
 
 
 def _epilog(name: str) -> str:
-    return "\n\n".join(_in_help(section) for section in sections_of(name)) + "\n"
+    return "\n\n".join(_in_help(name, section) for section in sections_of(name)) + "\n"
 
 
-def _in_help(section: Section) -> str:
+def _in_help(name: str, section: Section) -> str:
     """Return a section as the help shows it."""
     lines = [f"{section.heading}:"]
     if section.heading.startswith("columns"):
+        lines = [f"{section.heading} (explained by man {name}):"]
         lines.append(_indented("  ".join(header for header, _ in section.entries)))
     elif section.heading.startswith("caveats"):
         lines += [_indented(f"{where}: {caveat}", "    ") for where, caveat in section.entries]

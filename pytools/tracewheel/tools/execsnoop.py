@@ -42,7 +42,7 @@ tool = Stream(
         Column("RET", "ret", 3),
         Column("ERR", "ret", 9, kind="errno", hidden=True),
         Column("EXIT", "exit", 7, hidden=True),
-        Column("MS", "duration", 10, hidden=True),
+        Column("MS", "duration", 10, hidden=True, help="how long the program ran, in milliseconds"),
         Column("PARENTS", "parents", 32, hidden=True),
         Column("CWD", "cwd", 24, hidden=True),
         Column("ENV", "env", 24, hidden=True),

@@ -24,7 +24,7 @@ tool = Stream(
         *WHO,
         Column("CALL", "call", 17, hidden=True),
         Column("SIGNAL", "signal", 11),
-        Column("CODE", "code", 13, hidden=True),
+        Column("CODE", "code", 13, hidden=True, help="the si_code of the signal: how it was sent"),
         Column("VALUE", "value", 20, hidden=True),
         Column("TPID", "tpid", 8),
         Column("TTID", "ttid", 7, hidden=True),

@@ -55,7 +55,12 @@ tool = Stream(
         Column("IP", "ip", 2, hidden=True),
         Column("LADDR", "laddr", 15),
         Column("LPORT", "lport", 5),
-        Column("T", "type", 1),
+        Column(
+            "T",
+            "type",
+            1,
+            help="R: a retransmit, L: a tail loss probe of old data, P: of new data, S: a SYN-ACK",
+        ),
         Column("RADDR", "raddr", 15),
         Column("RPORT", "rport", 5),
         Column("STATE", "state", 11),

@@ -80,6 +80,7 @@ class Column(Record):
     kind: str = ""
     number: int = 0
     hidden: bool = False  # only shown by an option or by --columns
+    help: str = ""  # what it means, if spec/headers.py does not say it of all with this header
 
     @property
     def name(self) -> str:
