@@ -136,7 +136,7 @@ def facts_of_machine() -> dict[str, Any]:
 
 def examine(as_json: bool = False, verbose: bool = False) -> int:
     """Print facts of the machine and a table of the tools; return the worst exit status."""
-    diagnoses = [diagnose(name) for name in tool_names()]
+    diagnoses = _diagnose_all()
     if as_json:
         _print_json(diagnoses)
     else:
@@ -146,6 +146,29 @@ def examine(as_json: bool = False, verbose: bool = False) -> int:
                 print()
                 _print_attempts(diagnosis.tool, diagnosis.attempts)
     return max(diagnosis.code for diagnosis in diagnoses)
+
+
+def _diagnose_all() -> list[Diagnosis]:
+    """Diagnose each tool, and show on a terminal which one is being examined.
+
+    That takes some seconds, because each way of tracing is tried.
+    """
+    on_terminal = os.isatty(2)
+    names = tool_names()
+    diagnoses = []
+    for number, name in enumerate(names, 1):
+        if on_terminal:
+            _show_progress(f"examining {name} ({number} of {len(names)})")
+        diagnoses.append(diagnose(name))
+    if on_terminal:
+        _show_progress("")
+    return diagnoses
+
+
+def _show_progress(text: str) -> None:
+    """Replace the line of the terminal at standard error by another text."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\r\x1b[K{text}".encode())
 
 
 def _print_json(diagnoses: list[Diagnosis]) -> None:
