@@ -427,6 +427,15 @@ def test_manual_lists_everything(tool_name: str) -> None:
         assert f"\n{loss.word}\n{loss.sentence}\n" in text.partition("\n.SH LOSSES\n")[2]
 
 
+def test_verbose_promises_what_the_shape_has(tool_name: str) -> None:
+    """The help of -v speaks of columns or of slots only where there are some to show."""
+    tool, _ = load_tool(tool_name)
+    verbose = next(option for option in options_of(tool) if option.dest == "verbose")
+
+    assert ("columns" in verbose.help) == isinstance(tool, Stream)
+    assert ("slot" in verbose.help) == isinstance(tool, Histogram)
+
+
 def test_ladders_have_two_rungs(tool_name: str, opened: BpfObject) -> None:
     """A ladder has another way when the first fails, or the tool says why not."""
     tool, _ = load_tool(tool_name)

@@ -187,11 +187,6 @@ _DEBUG = Option(
 _COMMON = (
     *WHO,
     Option(("--include-self", "--self"), "include the events of this tool itself"),
-    Option(
-        ("-v", "--verbose"),
-        "show more: all columns of a table, or all slots of a histogram",
-        group=SHOW,
-    ),
     Option(("-t", "--timestamps"), "show seconds since the start", shows=("TIME(s)",)),
     Option(("-T", "--time"), "show the time of day", shows=("TIME",)),
     Option(
@@ -226,6 +221,15 @@ _COMMON = (
         group=STOP,
     ),
 )
+_NOT_SEEN = "say what the ways of tracing in use do not see"
+# What -v shows depends on the shape.
+_VERBOSE = {
+    Stream: f"show all columns but those for stacks and times, and {_NOT_SEEN}",
+    Histogram: f"print a row for each slot of the histogram, and {_NOT_SEEN}",
+    Counts: _NOT_SEEN,
+    Top: _NOT_SEEN,
+    Stacks: f"show the offset of each frame in its function, and {_NOT_SEEN}",
+}
 _COLUMNS = (
     Option(("--no-header",), "do not print the header line", group=SHOW),
     Option(
@@ -375,7 +379,8 @@ def _by_container(tool: Counts) -> Top:
 
 def _shared_options(tool: Shape) -> list[Option]:
     """Return the options that a tool has because of its shape."""
-    shared = [*_COMMON, *_OF_SHAPE[type(tool)]]
+    verbose = Option(("-v", "--verbose"), _VERBOSE[type(tool)], group=SHOW)
+    shared = [*_COMMON, verbose, *_OF_SHAPE[type(tool)]]
     for member, some in _IF_TRUE.items():
         if getattr(tool, member, False):
             shared += some
