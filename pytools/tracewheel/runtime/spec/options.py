@@ -343,16 +343,22 @@ _TIME_UNITS = (
 )
 PER_CONTAINER = Option(
     ("--per-container",),
-    'tell containers apart: "-" is outside containers, "?" is a container that is gone',
+    'add a CONTAINER column: "-" outside containers, "?" if the container is gone',
     sets="with_cgroup",
     shows=("CONTAINER", "cgroup"),
 )
+_HISTOGRAMS_PER_CONTAINER = PER_CONTAINER._replace(
+    help='print a histogram for each container: "-" outside containers, "?" if it is gone'
+)
+_STACKS_PER_CONTAINER = PER_CONTAINER._replace(
+    help='sum up each container separately: "-" outside containers, "?" if it is gone'
+)
 _OF_SHAPE = {
     Stream: (*_COLUMNS, _BUFFER),
-    Histogram: (_SUM, *_REPORTS, _INTERVAL, PER_CONTAINER, *_TIME_UNITS),
+    Histogram: (_SUM, *_REPORTS, _INTERVAL, _HISTOGRAMS_PER_CONTAINER, *_TIME_UNITS),
     Counts: (*_COLUMNS, _INTERVAL),
     Top: (*_COLUMNS, _INTERVAL, PER_CONTAINER),
-    Stacks: (_INTERVAL, PER_CONTAINER, *_OF_STACKS, *_BY_STACK),
+    Stacks: (_INTERVAL, _STACKS_PER_CONTAINER, *_OF_STACKS, *_BY_STACK),
 }
 # Options of tools that have this member, and for which it is true.
 _IF_TRUE = {
