@@ -154,7 +154,7 @@ static __always_inline void put_program(struct sort *sort, bool typed)
 	}
 }
 
-static __always_inline bool equals_earlier(const struct question *question, int ret, bool typed)
+static __always_inline struct sort sort_of(const struct question *question, int ret, bool typed)
 {
 	struct sort sort = {
 		.kernel_stack = question->kernel_stack,
@@ -169,7 +169,25 @@ static __always_inline bool equals_earlier(const struct question *question, int 
 		sort.cgroup = bpf_get_current_cgroup_id();
 	else
 		put_program(&sort, typed);
+	return sort;
+}
+
+static __always_inline bool equals_earlier(const struct question *question, int ret, bool typed)
+{
+	struct sort sort = sort_of(question, ret, typed);
+
 	return is_repeat(repeats, &sort);
+}
+
+/* A check that was to be shown is lost, so it must not stand for those that equal it. */
+static __always_inline void forget(const struct question *question, int ret, bool typed)
+{
+	struct sort sort;
+
+	if (!once(question->opts))
+		return;
+	sort = sort_of(question, ret, typed);
+	forget_sort(repeats, &sort);
 }
 
 /* With --summary: count the check. */
@@ -227,11 +245,12 @@ static __always_inline int checked(void *ctx, struct user_namespace *ns, __u32 c
 	if (!shown(&question, ret, typed))
 		return 0;
 	draft = reserve(checks);
-	if (!draft)
-		return 0;
-	describe(&draft->record, &question, ret);
-	put_stacks(draft, ctx);
-	submit(checks, draft);
+	if (draft) {
+		describe(&draft->record, &question, ret);
+		put_stacks(draft, ctx);
+	}
+	if (!draft || !submit(checks, draft))
+		forget(&question, ret, typed);
 	return 0;
 }
 
@@ -271,20 +290,23 @@ int BPF_KRETPROBE(check__kprobe__return, int ret)
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct checks_draft *draft = NULL;
 	struct begin begin;
+	bool is_shown;
 
 	if (!pair_end(begun, &tid, &begin))
 		return 0;
-	if (shown(&begin.question, ret, false))
+	is_shown = shown(&begin.question, ret, false);
+	if (is_shown)
 		draft = reserve(checks);
 	if (draft) {
 		describe(&draft->record, &begin.question, ret);
 		draft->record.stack = begin.stack;
 		draft->record.user_stack = begin.user_stack;
 		put_kept_stacks(stacks, &tid, draft);
-		submit(checks, draft);
 	} else if (stack_wanted(0) || stack_wanted(BPF_F_USER_STACK)) {
 		bpf_map_delete_elem(&stacks, &tid);
 	}
+	if (is_shown && (!draft || !submit(checks, draft)))
+		forget(&begin.question, ret, false);
 	return 0;
 }
 

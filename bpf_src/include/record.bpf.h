@@ -98,7 +98,7 @@ typedef struct ev_part ev_user_stack;
 /*
  * RING(opens, open, 4 << 20) declares the map opens, a ring of records that are a struct open, and
  * opens_lost, the number of records that did not fit. put(opens, &open) submits a record without a
- * tail.
+ * tail, and tells whether it fitted.
  */
 #define RING(ring, kind, bytes)                                                                \
 	struct {                                                                               \
@@ -107,12 +107,14 @@ typedef struct ev_part ev_user_stack;
 		__type(record, struct kind);                                                   \
 	} ring SEC(".maps");                                                                   \
 	__u64 ring##_lost;                                                                     \
-	static __always_inline __maybe_unused void ring##_put(struct kind *record, __u64 size) \
+	static __always_inline __maybe_unused bool ring##_put(struct kind *record, __u64 size) \
 	{                                                                                      \
 		/* Without flags the kernel wakes the reader for the first record after it has \
 		 * read all. A reader that pauses between reads is seldom woken. */            \
-		if (bpf_ringbuf_output(&ring, record, size, 0))                                \
+		bool lost = bpf_ringbuf_output(&ring, record, size, 0);                        \
+		if (lost)                                                                      \
 			__sync_fetch_and_add(&ring##_lost, 1);                                 \
+		return !lost;                                                                  \
 	}
 
 #define put(ring, record) ring##_put(record, sizeof(*(record)))
@@ -147,14 +149,16 @@ typedef struct ev_part ev_user_stack;
 		draft->used = 0;                                                               \
 		return draft;                                                                  \
 	}                                                                                      \
-	static __always_inline void ring##_submit(struct ring##_draft *draft)                  \
+	static __always_inline bool ring##_submit(struct ring##_draft *draft)                  \
 	{                                                                                      \
 		__u64 size = sizeof(struct kind) + draft->used;                                \
+		bool sent = false;                                                             \
 		if (size <= sizeof(struct kind) + (tail_bytes) + TEXT_MOST)                    \
-			ring##_put(&draft->record, size);                                      \
+			sent = ring##_put(&draft->record, size);                               \
 		else                                                                           \
 			__sync_fetch_and_add(&ring##_lost, 1);                                 \
 		draft->busy = 0;                                                               \
+		return sent;                                                                   \
 	}                                                                                      \
 	static __always_inline __maybe_unused void ring##_discard(struct ring##_draft *draft)  \
 	{                                                                                      \

@@ -42,10 +42,17 @@ struct repeat {
 		if (repeat)                                                                    \
 			add(repeat->count, 1);                                                 \
 		return true;                                                                   \
+	}                                                                                      \
+	static __always_inline void name##_forget(const struct key_type *key)                  \
+	{                                                                                      \
+		if (!with_repeats)                                                             \
+			bpf_map_delete_elem(&name##_seen, key);                                \
 	}
 
 /* True if an event of the same sort has been shown. Then this one is counted, not to be shown. */
 #define is_repeat(name, sort) name##_has(sort)
+/* The event that was to be shown is lost: the next one like it is no repeat. */
+#define forget_sort(name, sort) name##_forget(sort)
 
 /* Where the stack is read that current_stack_number() returns the number of. */
 struct {

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import re
+import signal
+import socket
 import threading
 from collections import Counter
 from pathlib import Path
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 NOBODY = 65534
 ALLOWED, DENIED, READS, PROCESSES = 23, 19, 17, 5
+PRISONERS = 53  # of whose checks a ring of 4 KiB cannot hold one each
 FIRST_USER_NAMESPACE = 4026531837
 CLONE_NEWUSER = 0x10000000
 CHROOT, PTRACE, SETUID = "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SETUID"
@@ -211,6 +215,64 @@ def test_once_in_a_cgroup(trace: Any) -> None:
 
     assert [children[0].pid] == [row["pid"] for row in tool.json]
     assert PROCESSES - 1 == tool.summary["repeats"]
+
+
+class Prisoner:
+    """A process that has a capability checked whenever it is asked to."""
+
+    def __init__(self) -> None:
+        self._mine, its = socket.socketpair()
+        self.checks = 0
+        self.pid = os.fork()
+        if not self.pid:
+            self._mine.close()
+            while its.recv(1) == b"!":
+                change_root()
+                its.send(b"!")
+            os._exit(0)
+        its.close()
+
+    def check(self) -> None:
+        """Have it checked."""
+        self._mine.send(b"!")
+        assert self._mine.recv(1)
+        self.checks += 1
+
+    def end(self) -> None:
+        """End the process."""
+        self._mine.send(b".")
+        self._mine.close()
+        os.waitpid(self.pid, 0)
+
+
+def test_what_is_lost_has_no_repeats(trace: Any, until: Any, tmp_path: Path) -> None:
+    """If the first of equal checks finds no room, the next one that finds room is shown."""
+    prisoners = [Prisoner() for _ in range(PRISONERS)]
+    shown = tmp_path / "rows"
+    pids = ",".join(str(each.pid) for each in prisoners)
+    options = ("-p", pids, "--cap", "18", "--unique", "--buffer-size", "4K", "-o", str(shown))
+    tool = trace("capable", *options, "--json")
+    tool.process.send_signal(signal.SIGSTOP)
+    for each in prisoners:
+        for _ in range(3):
+            each.check()
+    tool.process.send_signal(signal.SIGCONT)
+
+    def is_shown(prisoner: Prisoner) -> bool:
+        prisoner.check()
+        return f'"pid":{prisoner.pid},' in shown.read_text()
+
+    for each in prisoners:
+        until(functools.partial(is_shown, each))
+    for each in prisoners:
+        each.end()
+    tool.end()
+
+    tool.out = shown.read_text()
+    assert sorted(each.pid for each in prisoners) == sorted(row["pid"] for row in tool.json)
+    lost = tool.losses["checks"]
+    assert lost
+    assert sum(each.checks for each in prisoners) == PRISONERS + tool.summary["repeats"] + lost
 
 
 def test_filters_and_columns(trace: Any) -> None:
