@@ -166,4 +166,4 @@ static __always_inline int stat_returned(void *ctx, const struct syscall *call, 
 }
 
 ON_SYSCALL_EXIT(stat, is_stat, stat_returned)
-ON_TIMED_SYSCALL(is_stat)
+ON_TIMED_SYSCALL(is_stat, NULL)

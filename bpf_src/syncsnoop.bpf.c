@@ -31,6 +31,7 @@ struct sync {
 };
 
 RECORDS(syncs, sync, 1 << 20, 8192);
+__u64 starts_lost; /* only with least_ns: without it, calls show without their duration */
 
 struct caller {
 	ev_cgroup cgroup;
@@ -176,4 +177,4 @@ static __always_inline int sync_returned(void *ctx, const struct syscall *call, 
 }
 
 ON_SYSCALL_EXIT(sync, is_sync, sync_returned)
-ON_TIMED_SYSCALL(is_sync)
+ON_TIMED_SYSCALL(is_sync, least_ns ? &starts_lost : NULL)

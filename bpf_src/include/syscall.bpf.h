@@ -229,19 +229,19 @@ static __always_inline __s64 made_syscall(__s64 number, __s64 ret)
 		return returned(ctx, &call, ret);                                              \
 	}
 
-/* The rungs of a ladder that sees system calls begin: ENTERED() is called for those WANTED. */
+/* The rungs of a ladder that sees system calls begin: ENTERED is evaluated for those WANTED. */
 #define ON_SYSCALL_ENTER(ladder, wanted, entered)                                              \
 	SEC("tp_btf/sys_enter")                                                                \
 	int BPF_PROG(ladder##__tp_btf, struct pt_regs *regs, long number)                      \
 	{                                                                                      \
 		struct syscall call = { .number = (__s32)number };                             \
-		return wanted(&call) ? entered() : 0;                                          \
+		return wanted(&call) ? entered : 0;                                          \
 	}                                                                                      \
 	SEC("raw_tp/sys_enter")                                                                \
 	int BPF_PROG(ladder##__raw_tp, struct pt_regs *regs, long number)                      \
 	{                                                                                      \
 		struct syscall call = { .number = (__s32)number };                             \
-		return wanted(&call) ? entered() : 0;                                          \
+		return wanted(&call) ? entered : 0;                                          \
 	}
 
 #endif

@@ -4,7 +4,6 @@
 #define TIMED_BPF_H
 
 #include "filter.bpf.h"
-#include "pair.bpf.h"
 #include "read.bpf.h"
 #include "syscall.bpf.h"
 
@@ -12,9 +11,15 @@
  * When the call began that a thread is in, in ns of CLOCK_BOOTTIME; 0 while it is in none. An entry
  * stays until the thread ends, so most changes take no lock.
  */
-PAIRS(starts, __u32, __u64, 16384);
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u64);
+} starts SEC(".maps");
 
-static __always_inline int call_began(void)
+/* LOST, unless it is NULL, counts begins without room. */
+static __always_inline int call_began(__u64 *lost)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), now, *known;
 	__u32 tid = pid_tgid;
@@ -25,12 +30,15 @@ static __always_inline int call_began(void)
 	known = bpf_map_lookup_elem(&starts, &tid);
 	if (known)
 		*known = now;
-	else
-		pair_begin(starts, &tid, &now, BPF_ANY);
+	else if (bpf_map_update_elem(&starts, &tid, &now, BPF_ANY) && lost)
+		__sync_fetch_and_add(lost, 1);
 	return 0;
 }
 
-/* How long the call took that ended at NOW; EV_NO_DURATION if it began before the tracing. */
+/*
+ * How long the call took that ended at NOW; EV_NO_DURATION if it began before the tracing, or if
+ * there was no room for its begin.
+ */
 static __always_inline __u64 call_duration(__u64 now)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
@@ -63,7 +71,10 @@ ON_TRACEPOINT(sched_process_exit, gone, , thread_gone())
 ON_TRACEPOINT(sched_process_exec, gone, __exec, thread_renamed(old_tid), struct task_struct *task,
 	      int old_tid)
 
-/* To stand behind the programs for the ends of these calls, so that these are attached first. */
-#define ON_TIMED_SYSCALL(wanted) ON_SYSCALL_ENTER(enter, wanted, call_began)
+/*
+ * To stand behind the programs for the ends of these calls, so that these are attached first. LOST
+ * is a counter of calls that are not shown because there was no room for their begin, or NULL.
+ */
+#define ON_TIMED_SYSCALL(wanted, lost) ON_SYSCALL_ENTER(enter, wanted, call_began(lost))
 
 #endif

@@ -8,6 +8,7 @@ import errno
 import mmap
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -248,6 +249,27 @@ def test_threads_that_exec(trace: Any) -> None:
     assert execs == len(tool.json)
     assert all(row["duration"] for row in tool.json)
     assert {} == tool.losses
+
+
+def test_more_threads_than_room(trace: Any, me: tuple[str, ...]) -> None:
+    """Calls of threads without an entry show without a duration; with --min-ms they are lost."""
+    calls = 11
+    small = (*me, "--max-entries", "1")
+    every, slow = trace("syncsnoop", *small), trace("syncsnoop", *small, "--min-ms", "0.0001")
+    LIBC.fsync(NOT_OPEN)
+    thread = threading.Thread(target=lambda: [LIBC.fsync(NOT_OPEN) for _ in range(calls)])
+    thread.start()
+    thread.join()
+    every.end()
+    slow.end()
+
+    durations = [row["duration"] for row in every.json]
+    assert durations[0]
+    assert [None] * calls == durations[1:]
+    assert {} == every.losses
+    assert durations[0] > 100
+    assert 1 == len(slow.json)
+    assert {"starts": calls} == slow.losses
 
 
 def test_slow_disk(trace: Any, slow_disk: Any, file: int, me: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.common import NO_IO_URING, PRINT_UID, WHO
+from tracewheel.runtime.spec.common import NO_IO_URING, PRINT_UID, UNTIMED, WHO
 from tracewheel.runtime.spec.shapes import SHOW, Column, Option, Stream
 
 tool = Stream(
@@ -70,5 +70,5 @@ tool = Stream(
     overhead="Each traced call takes 0.4 to 0.6 microseconds longer, and with -L or -v 0.3 more.\n"
     "  Every other system call takes about 80 ns longer, and with -L or -v 130. Each row\n"
     "  costs the tool 0.1 microseconds of CPU time.",
-    notes=(NO_IO_URING,),
+    notes=(NO_IO_URING, f"{UNTIMED}."),
 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 from tracewheel.runtime.spec.common import (
     NO_IO_URING,
     PRINT_UID,
+    UNTIMED,
     WHO,
     count_only,
     interval_with,
@@ -80,5 +81,9 @@ tool = Stream(
         ("syncsnoop --stack -p 1234", "trace one process, and show stacks"),
     ),
     overhead=_OVERHEAD,
-    notes=(NO_IO_URING,),
+    notes=(
+        NO_IO_URING,
+        f"{UNTIMED}. With -m, calls of the first kind are left out, and those of the second are "
+        "counted as lost. With -c, such calls count, but add nothing to MSECS.",
+    ),
 )

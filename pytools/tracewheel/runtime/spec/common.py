@@ -25,6 +25,10 @@ DATE = Option(
 )
 # Of tools that trace system calls alone.
 NO_IO_URING = "What a process has io_uring do is not seen, because it is no system call."
+UNTIMED = (
+    "How long a call took is not known, and MS is -, if it began before the tracing did, or if "
+    "more threads than --max-entries have made such calls"
+)
 PRINT_UID = Option(("-U", "--print-uid"), "show the user's id (UID)", shows=("UID",))
 
 
