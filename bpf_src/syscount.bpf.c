@@ -171,7 +171,20 @@ static __always_inline int gone(void)
 	return 0;
 }
 
+/* A thread that runs another program gets the number of its process, within execve(). */
+static __always_inline int renamed(__u32 old_tid)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct start start;
+
+	if (old_tid != tid && pair_end(starts, &old_tid, &start))
+		pair_begin(starts, &tid, &start, BPF_ANY);
+	return 0;
+}
+
 ON_TRACEPOINT(sched_process_exit, gone, , gone())
+ON_TRACEPOINT(sched_process_exec, gone, __exec, renamed(old_tid), struct task_struct *task,
+	      int old_tid)
 
 /* Programs are attached in this order. The ends come first, so that no begin lacks its end. */
 

@@ -10,6 +10,7 @@ import mmap
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -215,6 +216,30 @@ def test_latency_leaves_nothing_behind(trace: Any) -> None:
         subprocess.run(["/bin/true"], check=True)
     tool.end()
 
+    assert {} == tool.losses
+
+
+# Runs itself again in another thread, as often as the argument says.
+EXECS = """
+import os, sys, threading
+left = int(sys.argv[1])
+run_again = [sys.executable, "-c", sys.argv[2], str(left - 1), sys.argv[2]]
+if left:
+    threading.Thread(target=os.execv, args=(sys.executable, run_again)).start()
+    threading.Event().wait()
+"""
+
+
+def test_latency_of_execs(trace: Any) -> None:
+    """An execve() by another thread than the first counts, and leaves no entry behind."""
+    execs, room = 5, 2
+    options = ("-L", "--json", "--syscall", "execve", "--max-entries", str(room))
+    command = (sys.executable, "-c", EXECS, str(execs), EXECS)
+    tool = trace("syscount", *options, "--", *command).ended()
+
+    [row] = tool.json
+    assert ("execve", 1 + execs) == (row["syscall"], row["count"])
+    assert row["lasted"] > 0
     assert {} == tool.losses
 
 
