@@ -33,7 +33,7 @@ enum outcome {
 	NOT_TOLD = 4 << 16, /* it failed, but what the function returns does not tell why */
 	PENDING = 5 << 16,
 	LEFT = 6 << 16,	  /* the function never returned, but its thread went on */
-	EXITED = 7 << 16, /* the thread has ended meanwhile */
+	EXITED = 7 << 16, /* the thread has ended meanwhile, or runs another program */
 };
 
 struct lookup {
@@ -302,11 +302,10 @@ ON_LOOKUP(gethostbyname2_r, GETHOSTBYNAME2_R, 5)
 ON_LOOKUP(gethostbyaddr, GETHOSTBYADDR, 0)
 ON_LOOKUP(gethostbyaddr_r, GETHOSTBYADDR_R, 6)
 
-/* After it nothing is known of the memory of the thread. */
-static __always_inline int thread_gone(void)
+/* The memory of the thread goes away, and with it the function. */
+static __always_inline int thread_gone(__u32 tid)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
-	__u32 tid = bpf_get_current_pid_tgid();
 	struct call *call = bpf_map_lookup_elem(&calls, &tid);
 
 	if (call)
@@ -314,4 +313,6 @@ static __always_inline int thread_gone(void)
 	return 0;
 }
 
-ON_TRACEPOINT_THRICE(sched_process_exit, gone, , thread_gone())
+ON_TRACEPOINT_THRICE(sched_process_exit, gone, , thread_gone(bpf_get_current_pid_tgid()))
+ON_TRACEPOINT_THRICE(sched_process_exec, gone, __exec, thread_gone(old_tid),
+		     struct task_struct *task, int old_tid)

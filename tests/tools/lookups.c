@@ -212,6 +212,34 @@ static const char *in_threads(const char *host)
 	return "OK";
 }
 
+static void execute(int number)
+{
+	execl("/bin/cat", "cat", NULL);
+}
+
+static void *in_thread_with_signals(void *host)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	pthread_sigmask(SIG_SETMASK, &none, NULL);
+	return in_thread(host);
+}
+
+/* In a thread that runs another program when the server sends a signal. */
+static const char *executed(const char *host)
+{
+	sigset_t all;
+	pthread_t thread;
+
+	signal(SIGUSR1, execute);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	pthread_create(&thread, NULL, in_thread_with_signals, (void *)host);
+	pthread_join(thread, NULL);
+	return "?";
+}
+
 static const struct {
 	const char *name;
 	const char *(*call)(const char *);
@@ -229,6 +257,7 @@ static const struct {
 	{ "interrupted", interrupted },
 	{ "left", left },
 	{ "threads", in_threads },
+	{ "executed", executed },
 };
 
 static long long now(void)

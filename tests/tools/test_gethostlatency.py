@@ -338,7 +338,8 @@ def test_calls_within_calls(
 ) -> None:
     """What a handler of a signal looks up meanwhile is part of the outermost call.
 
-    A call that is left by longjmp(), whose process ends, or that waits still says so.
+    A call that is left by longjmp(), whose process ends, whose thread runs another program, or that
+    waits still says so.
     """
     glibc = str(programs["glibc"])
     within = client(glibc, "interrupted:slow-1.test", "gethostbyname:ok.test")
@@ -346,7 +347,8 @@ def test_calls_within_calls(
     exits = client(glibc, "threads:silent-2.test")
     waits = client(glibc, "getaddrinfo:silent-3.test")
     threads = client(glibc, "threads:slow-2.test")
-    many = (within, left, exits, waits, threads)
+    executed = client(glibc, "executed:silent-4.test")
+    many = (within, left, exits, waits, threads, executed)
     every_pid = [str(each.pid) for each in many]
     of_threads = [str(each.pid) for each in (exits, threads)]
     tools = [
@@ -359,6 +361,7 @@ def test_calls_within_calls(
     ]
     server.signal_at("slow-1.test", within.pid)
     server.signal_at("silent-1.test", left.pid)
+    server.signal_at("silent-4.test", executed.pid)
     for each in many:
         each.begin()
     (interrupted, _), _ = within.told()
@@ -367,6 +370,7 @@ def test_calls_within_calls(
     # Each is asked for an address of IPv4 and one of IPv6.
     until(lambda: server.asked["silent-2.test"] >= 2 * THREADS)
     until(lambda: server.asked["silent-3.test"])
+    until(lambda: Path(f"/proc/{executed.pid}/comm").read_text() == "cat\n")
     exits.kill()
     for tool in tools:
         tool.end()
@@ -381,6 +385,7 @@ def test_calls_within_calls(
         ("gethostbyname", "ok.test", "OK"),
     ] == every[left]
     assert [("getaddrinfo", "silent-2.test", "EXITED")] * THREADS == every[exits]
+    assert [("getaddrinfo", "silent-4.test", "EXITED")] == every[executed]
     assert [("getaddrinfo", "silent-3.test", "PENDING")] == every[waits]
     assert [("getaddrinfo", "slow-2.test", "OK")] * THREADS == every[threads]
     assert "inner.test" in server.asked

@@ -73,8 +73,8 @@ tool = Stream(
     notes=(
         "RESULT is OK or the name of an error: what getaddrinfo() has returned, h_errno or errno. "
         "NULL: the function failed and did not tell why. PENDING: it had not returned when "
-        "tracing ended. EXITED: its thread ended before it returned. LEFT: its thread went on "
-        "without a return, as by longjmp().",
+        "tracing ended. EXITED: its thread ended, or ran another program, before it returned. "
+        "LEFT: its thread went on without a return, as by longjmp().",
         "If functions that look up hosts call each other, only the outermost call is shown. "
         "A call that was under way when tracing began is not shown. A C library that no process "
         "had before is traced some 10 milliseconds after the exec of the first program with it; "
