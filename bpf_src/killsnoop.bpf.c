@@ -6,7 +6,9 @@
 #include "syscall.bpf.h"
 #include "drift/pid.bpf.h"
 
+#define EBADF 9
 #define EAGAIN 11
+#define EINVAL 22
 #define SI_USER 0
 #define SI_TKILL -6
 #define SI_KERNEL 0x80
@@ -90,7 +92,7 @@ struct {
 struct asked {
 	__u32 signal;
 	__s64 pid; /* the tpid of a record */
-	__u32 tid; /* 0 if no certain thread is meant */
+	__s32 tid; /* 0 if no certain thread is meant */
 	bool for_group;
 	const void *info;
 };
@@ -146,7 +148,7 @@ static __always_inline __s32 code_of(struct kernel_siginfo *info)
 	return info == SEND_SIG_PRIV ? SI_KERNEL : BPF_CORE_READ(info, si_code);
 }
 
-#define CODE(signal, code) ((__u64)(signal) << 32 | (__u32)(code))
+#define CODE(signal, code) ((__u64)((signal) & 0x7fffffff) << 32 | (__u32)(code))
 
 static __always_inline int generated(void *ctx, int sig, struct kernel_siginfo *info,
 				     struct task_struct *task, int for_group, int outcome,
@@ -220,14 +222,36 @@ static __always_inline struct asked read_call(const struct syscall *call)
 	return asked;
 }
 
+/* What the call has named: a process, a thread or a process group. NULL for none, or for all. */
+static __always_inline struct pid *named_pid(const struct asked *asked, const struct syscall *call,
+					     __s64 result)
+{
+	/* With these errors it is not certain that the kernel knows descriptors for the caller. */
+	bool may_be_self = result != -EBADF && result != -EINVAL;
+	struct pid *self;
+
+	if (call->kind == BY_PIDFD) {
+		self = may_be_self ? pid_of_self(asked->pid) : NULL;
+		return self ?: pid_of_fd(asked->pid);
+	}
+	if (asked->for_group && !asked->pid)
+		return group_of_task((void *)bpf_get_current_task());
+	return find_pid(asked->tid ?: asked->pid < 0 ? -asked->pid : asked->pid);
+}
+
+/* True if a certain thread is meant by a pidfd. */
+static __always_inline bool is_for_thread(int pidfd, __u64 flags)
+{
+	return flags & PIDFD_SIGNAL_THREAD || (!flags && pidfd == PIDFD_SELF_THREAD);
+}
+
 /* Translate what the call has named to the host's numbers, and find the task. */
-static __always_inline void look_up(struct asked *asked, struct target *ret,
+static __always_inline void look_up(struct asked *asked, struct target *ret, struct pid *pid,
 				    const struct syscall *call)
 {
 	bool by_fd = call->kind == BY_PIDFD;
-	__u32 number = asked->tid ?: asked->pid < 0 ? -asked->pid : asked->pid;
-	struct pid *pid = by_fd ? pid_of_fd(asked->pid) : find_pid(number);
 	struct task_struct *task = task_of_pid(pid);
+	__u32 number;
 
 	if (by_fd)
 		asked->pid = EV_NO_NUMBER;
@@ -244,9 +268,21 @@ static __always_inline void look_up(struct asked *asked, struct target *ret,
 		return;
 	if (task)
 		put_task(ret, task, false);
-	if (asked->tid || (by_fd && call->args[3] & PIDFD_SIGNAL_THREAD))
+	if (asked->tid || (by_fd && is_for_thread(call->args[0], call->args[3])))
 		asked->tid = number;
 	asked->pid = task ? ret->pid : number;
+}
+
+/* True if the process that --tpid has named is in the group, or is one of all that may be meant. */
+static __always_inline bool reaches_wanted(const struct asked *asked, struct pid *group)
+{
+	struct task_struct *wanted = task_of_pid(find_pid_on_host(wanted_tpid));
+
+	if (!asked->for_group || !wanted)
+		return false;
+	if (asked->pid == -1)
+		return wanted_tpid != bpf_get_current_pid_tgid() >> 32;
+	return group && group_of_task(wanted) == group;
 }
 
 /* Tell what was sent to, as well as it can be known. Returns whether that is wanted. */
@@ -256,6 +292,8 @@ static __always_inline bool find_target(struct asked *asked, struct target *ret,
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct target *sent = bpf_map_lookup_elem(&targets, &tid);
 	bool is_own_or_all = call->kind == BY_KILL && (asked->pid == 0 || asked->pid == -1);
+	struct pid *named;
+	bool wanted;
 
 	ret->outcome = EV_NO_NAME;
 	if (sent && asked->signal && (!result || result == -EAGAIN))
@@ -265,10 +303,13 @@ static __always_inline bool find_target(struct asked *asked, struct target *ret,
 	if (ret->pid && !asked->for_group) {
 		asked->pid = ret->pid;
 		asked->tid = ret->for_thread ? ret->tid : 0;
-	} else if (!is_own_or_all) {
-		look_up(asked, ret, call);
+		return !wanted_tpid || ret->pid == wanted_tpid;
 	}
-	return !wanted_tpid || ret->pid == wanted_tpid;
+	named = named_pid(asked, call, result);
+	wanted = !wanted_tpid || reaches_wanted(asked, named);
+	if (!is_own_or_all)
+		look_up(asked, ret, named, call);
+	return wanted || ret->pid == wanted_tpid;
 }
 
 /* The si_code and si_value of a struct siginfo of the caller. */
@@ -280,8 +321,10 @@ static __always_inline void put_queued(struct signal *ret, const struct asked *a
 		__s64 value;
 	} info = {};
 
-	if (bpf_probe_read_user(&info, sizeof(info), asked->info))
+	if (bpf_probe_read_user(&info, sizeof(info), asked->info)) {
+		ret->code = EV_NO_CODE;
 		return;
+	}
 	ret->code = CODE(asked->signal, info.code);
 	/* In that of 32-bit programs there is no padding, and the value has 32 bits. */
 	ret->value = compat ? info.uid : info.value;
@@ -315,7 +358,7 @@ static __always_inline int called(void *ctx, const struct syscall *call, __s64 r
 	signal->ret = ret;
 	signal->code = CODE(asked.signal, kind == BY_TKILL || kind == BY_TGKILL ? SI_TKILL : SI_USER);
 	signal->value = EV_NO_NUMBER;
-	if (asked.info)
+	if (asked.info || kind == BY_QUEUE || kind == BY_THREAD_QUEUE)
 		put_queued(signal, &asked, call->compat);
 	no_part(&signal->tcomm);
 	if (target.pid && !asked.for_group)

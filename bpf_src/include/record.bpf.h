@@ -23,6 +23,7 @@
 #define EV_NO_DURATION __UINT64_MAX__
 #define EV_NO_BYTES __UINT64_MAX__
 #define EV_NO_NAME __UINT32_MAX__
+#define EV_NO_CODE __UINT64_MAX__
 #define EV_NO_REASON __UINT32_MAX__
 #define EV_NO_EXIT -1
 #define EV_NO_TCP_FLAGS (1 << 31)
@@ -68,7 +69,8 @@ typedef __u32 ev_lookup_function; /* enum function of gethostlatency.bpf.c */
 typedef __u32 ev_lookup_result;
 /* Signals. */
 typedef __u32 ev_signal;
-typedef __u64 ev_signal_code;	/* number of a signal << 32 | what its si_code says of its origin */
+/* Number of a signal << 32 | what its si_code says of its origin; or EV_NO_CODE. */
+typedef __u64 ev_signal_code;
 typedef __u32 ev_signal_outcome; /* what became of a signal, or EV_NO_NAME */
 typedef __u32 ev_signal_call;	/* the ev_syscall that sent a signal, or EV_NO_NAME */
 /* Disks and memory. */

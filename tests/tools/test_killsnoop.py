@@ -40,7 +40,7 @@ class Seen(NamedTuple):
     ttid: int | None
     tcomm: str | None
     ret: int | None
-    code: str
+    code: str | None
     value: int | None
     outcome: str | None
 
@@ -144,6 +144,15 @@ def test_each_call(trace: Any, rungs_of: Any, sleeper: Any) -> None:
         (lambda: kill(-NOBODY, usr2), by_kill._replace(tpid=-NOBODY, **no_such)),
         (lambda: kill(0, 0), unsent._replace(signal="0", tpid=0, tcomm=None)),
         (lambda: kill(-1, 0), unsent._replace(signal="0", tpid=-1, tcomm=None)),
+        (lambda: kill(pid, -5), unsent._replace(signal="-5", ret=-errno.EINVAL)),
+        (
+            lambda: call("tkill", -7, usr2),
+            by_thread._replace(tpid=-7, ttid=-7, tcomm=None, outcome=None, ret=-errno.EINVAL),
+        ),
+        (
+            lambda: call("rt_sigqueueinfo", pid, usr2, None),
+            queue._replace(outcome=None, code=None, ret=-errno.EFAULT),
+        ),
         (lambda: call("tkill", pid, usr2), by_thread),
         (
             lambda: call("tkill", NOBODY, usr2),
@@ -194,6 +203,24 @@ def test_each_call(trace: Any, rungs_of: Any, sleeper: Any) -> None:
         }
 
 
+@pytest.mark.parametrize(
+    ("pidfd", "flags", "is_for_thread"),
+    [(-10000, 0, True), (-10000, 2, False), (-10001, 0, False), (-20000, 0, False)],
+)
+def test_own_pidfd(trace: Any, pidfd: int, flags: int, is_for_thread: bool) -> None:
+    """Descriptors that stand for the caller show as the caller, where the kernel knows them."""
+    tool = trace(*mine("tp_btf"))
+    results = [
+        call("pidfd_send_signal", pidfd, number, None, flags) for number in (0, signal.SIGUSR1)
+    ]
+    tool.end()
+
+    expected = (ME, ME if is_for_thread else None) if results == [0, 0] else (None, None)
+    assert [expected] * 2 == [(row.tpid, row.ttid) for row in seen(tool)]
+    assert results == [row.ret for row in seen(tool)]
+    assert results in ([0, 0], [-errno.EBADF] * 2, [-errno.EINVAL] * 2)
+
+
 def test_filters(trace: Any, sleeper: Any) -> None:
     """Each filter shows the calls that meet it, and no others."""
     pid, other = sleeper().pid, sleeper().pid
@@ -204,9 +231,8 @@ def test_filters(trace: Any, sleeper: Any) -> None:
         ("--kill-only",): lambda row: row.call == "kill",
         ("-s", "usr2,SIGRTMIN+3"): lambda row: row.signal in ("SIGUSR2", "SIGRTMIN+3"),
         ("-s", "0", "-s", "18"): lambda row: row.signal in ("0", "SIGCONT"),
-        # The signal to the group of the process reaches it, too; signal 0 reaches nobody.
-        ("-T", str(pid)): lambda row: row.tpid == pid or row[1:3] == ("SIGUSR2", -pid),
-        ("-T", str(pid), "-x"): lambda _: False,
+        ("-T", str(pid)): lambda row: row.tpid in (pid, -pid),
+        ("-T", str(pid), "-x"): lambda row: row.tpid == -pid and row.signal == "100",
     }
     tools = [trace(*mine("tp_btf", *options)) for options in filters]
     for target in (pid, other, NOBODY):
@@ -215,12 +241,13 @@ def test_filters(trace: Any, sleeper: Any) -> None:
             call("tkill", target, number)
         kill(-target, signal.SIGUSR2)
     kill(-pid, 0)
+    kill(-pid, 100)
     kill(other, signal.SIGRTMIN + 3)
     for tool in tools:
         tool.end()
 
     rows = seen(tools[0])
-    assert 3 * 7 + 2 == len(rows)
+    assert 3 * 7 + 3 == len(rows)
     for tool, (options, wanted) in zip(tools, filters.items()):
         assert [*filter(wanted, rows)] == seen(tool), options
 

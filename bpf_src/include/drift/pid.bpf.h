@@ -13,18 +13,16 @@
 #define PID_FS_MAGIC 0x50494446
 #define PROC_SUPER_MAGIC 0x9fa0
 
-/* What a number means in the PID namespace of the current task; NULL if it means nothing. */
-static __always_inline struct pid *find_pid(__u32 number)
+/* What a number means in the PID namespace at LEVEL of OWN; NULL if it means nothing. */
+static __always_inline struct pid *find_pid_at(__u32 number, struct pid *own, __u32 level)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct pid *own = BPF_CORE_READ(task, thread_pid);
 	__u64 slots = bpf_core_field_size(((struct xa_node *)0)->slots) / sizeof(void *);
 	struct pid_namespace *space = NULL;
 	__u64 entry;
 
 	bpf_probe_read_kernel(&space, sizeof(space),
 			      (void *)own + bpf_core_field_offset(struct pid, numbers) +
-				      BPF_CORE_READ(own, level) * bpf_core_type_size(struct upid) +
+				      level * bpf_core_type_size(struct upid) +
 				      bpf_core_field_offset(struct upid, ns));
 	entry = (__u64)BPF_CORE_READ(space, idr.idr_rt.xa_head);
 #pragma unroll
@@ -45,6 +43,25 @@ static __always_inline struct pid *find_pid(__u32 number)
 	return entry & XA_BITS ? NULL : (void *)entry;
 }
 
+static __always_inline struct pid *current_pid(void)
+{
+	return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), thread_pid);
+}
+
+/* What a number means to the current task. */
+static __always_inline struct pid *find_pid(__u32 number)
+{
+	struct pid *own = current_pid();
+
+	return find_pid_at(number, own, BPF_CORE_READ(own, level));
+}
+
+/* What a number means to the host. */
+static __always_inline struct pid *find_pid_on_host(__u32 number)
+{
+	return find_pid_at(number, current_pid(), 0);
+}
+
 /* The number that the host has for it. */
 static __always_inline __u32 number_on_host(struct pid *pid)
 {
@@ -62,6 +79,33 @@ static __always_inline struct task_struct *task_of_pid(struct pid *pid)
 	struct hlist_node *link = BPF_CORE_READ(pid, tasks[PIDTYPE_PID].first);
 
 	return link ? container_of(link, struct task_struct, pid_links[PIDTYPE_PID]) : NULL;
+}
+
+/* The process group of a task. */
+static __always_inline struct pid *group_of_task(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, signal, pids[PIDTYPE_PGID]);
+}
+
+/*
+ * Descriptors that stand for the current task since Linux commit f08d0c3a7111 ("pidfd: add
+ * PIDFD_SELF* sentinels to refer to own thread/process") (in v6.15). The second one got another
+ * number with Linux commit 67fcec2919e4 ("fcntl/pidfd: redefine PIDFD_SELF_THREAD_GROUP") (in v6.17).
+ */
+#define PIDFD_SELF_THREAD -10000
+#define PIDFD_SELF_THREAD_GROUP -10001
+#define PIDFD_SELF_THREAD_GROUP_BEFORE_6_17 -20000
+
+/* What such a descriptor stands for, if the kernel knows it. NULL for others. */
+static __always_inline struct pid *pid_of_self(int fd)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	if (fd == PIDFD_SELF_THREAD)
+		return current_pid();
+	if (fd == PIDFD_SELF_THREAD_GROUP || fd == PIDFD_SELF_THREAD_GROUP_BEFORE_6_17)
+		return BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID]);
+	return NULL;
 }
 
 /*

@@ -79,7 +79,7 @@ def signals() -> dict[int, str]:
 def real_time_signal(number: int) -> str:
     """Return the name of a signal for programs' own use, such as SIGRTMIN+3; else the number."""
     if not _FIRST_REAL_TIME <= number <= _LAST_REAL_TIME:
-        return str(number)
+        return str(number - (number >> 31 << 32))  # programs give it as a signed one
     above = number - _FIRST_REAL_TIME
     return f"SIGRTMIN+{above}" if above else "SIGRTMIN"
 

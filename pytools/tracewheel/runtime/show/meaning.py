@@ -219,7 +219,7 @@ TABLES = {
     "at_flags": Table("flags", at_flags),
     "exit": Table("exit", signals),
     "signal": Table("name", signals, real_time_signal),
-    "signal_code": Table("name", find=signal_code),
+    "signal_code": Table("optional_name", find=signal_code),
     "signal_outcome": Table("optional_name", signal_outcomes),
     "signal_call": Table("optional_name", _syscalls, _syscall),
     "tcp_state": Table("name", tcp_states),
