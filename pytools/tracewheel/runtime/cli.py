@@ -113,7 +113,10 @@ def _say_caveats(session: Session) -> None:
         if missing:
             say(f"{session.name}: {ladder} by {rung}: {missing}")
     if in_pid_namespace():
-        say(f"{session.name}: in a PID namespace: -p takes its ids, but rows show the host's ids")
+        say(
+            f"{session.name}: processes have other ids in this PID namespace than on the host: "
+            "give the ids of the namespace; rows show those of the host"
+        )
 
 
 def _conclude(
