@@ -12,10 +12,12 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
+
+from tracewheel.runtime.trace.object import BpfObject
 
 from .peers import Command, Peers
 from .session import BUILD, Session, Usage
@@ -89,13 +91,18 @@ def storm(bench: Bench, maker: str) -> None:
 
 def floor(bench: Bench, maker: str) -> None:
     """Load one CPU with a call that nobody traces, beside an empty program for all calls."""
-    if maker != BPFTRACE:
+    if maker != OURS:
         return
-    empty = bench.peers.command("bin/bpftrace", "-e", "rawtracepoint:sys_exit {}")
-    with Session("floor", empty) as session:
-        session.wait_for("Attached")
+    with closing(BpfObject((BUILD / "empty.bpf.o").read_bytes())) as empty:
+        _check(empty.load())
+        _check(empty.attach(*empty.programs()))
         untraced = _call("getppid", bench.opens * 5, CPUS[-1:])
     bench.note(OURS, floor_ns=untraced.nanoseconds / untraced.count)
+
+
+def _check(error: int) -> None:
+    if error < 0:
+        raise OSError(-error, os.strerror(-error))
 
 
 def syscount(bench: Bench, maker: str) -> None:
@@ -364,10 +371,13 @@ def _detach_ms(tool: str) -> float:
 
 
 def build_workload() -> None:
-    """Compile the storm; static, so that it opens nothing else."""
+    """Compile the storm, static so that it opens nothing else, and the empty program."""
     BUILD.mkdir(exist_ok=True)
     source = Path(__file__).with_name("storm.c")
     subprocess.run(["cc", "-O2", "-Wall", "-static", "-o", BUILD / "storm", source], check=True)
+    empty = ("-o", BUILD / "empty.bpf.o", source.with_name("empty.bpf.c"))
+    types = f"-I{ROOT}/vmlinux/{os.uname().machine}"
+    subprocess.run(["clang", "-target", "bpf", "-O2", "-g", types, "-c", *empty], check=True)
 
 
 @dataclass(frozen=True)
