@@ -32,6 +32,7 @@ from tracewheel.runtime.trace.ladders import ladders_of
 from tracewheel.runtime.trace.object import BpfObject, read_object
 
 from tests.conftest import REPRESENTATIVES
+from tests.contract.guide import LINES, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,75 +59,6 @@ MAP_MEMBERS = {
     "type", "max_entries", "map_flags", "numa_node", "key_size", "key", "value_size", "value",
     "values", "pinning", "map_extra", "record",
 }  # fmt: skip
-GUIDE = """
-opensnoop
-opensnoop -p PID
-opensnoop --stack
-opensnoop -n "*.txt"
-opensnoop -t
-opensnoop -n '*.log'
-statsnoop
-statsnoop -x
-statsnoop -n "nginx"
-statsnoop -v
-syncsnoop
-bashreadline
-bashreadline -t
-bashreadline -p PID
-gethostlatency
-syscount
-syscount -i 1
-execsnoop
-execsnoop -t
-killsnoop
-pidpersec
-pidpersec -i 5
-vfscount
-vfscount -g
-vfscount --stack
-vfsstat
-writeback
-writeback -d
-writeback -p
-xfsdist
-mdflush
-biosnoop
-biosnoop -q
-biosnoop -d DISK
-biosnoop -p
-biolatency
-biolatency -u
-biolatency -h
-biolatency -d DISK
-biolatency --sample-rate 10
-bitesize
-tcpconnect
-tcpconnect -p
-tcpconnect -t
-tcpconnect -P 80
-tcpconnect --stack --stack-storage-size 1024
-tcpaccept
-tcpretrans
-tcpretrans -s
-tcpretrans --stack
-tcpretrans -i 192.168.1.1
-tcpdrop
-cpuwalk
-runqlat
-runqlat -u
-runqlat -c 0
-runqlat --hist
-runqlen
-offcputime
-offcputime -p PID
-offcputime -d 10
-offcputime -u
-oomkill
-oomkill -t
-capable
-capable -v
-"""
-GUIDED = [line for line in GUIDE.split("\n") if line.split(" ")[0] in tool_names()]
 
 
 @pytest.fixture
@@ -138,18 +70,9 @@ def opened(request: pytest.FixtureRequest) -> Iterator[BpfObject]:
     ret.close()
 
 
-def disk() -> str:
-    """Return the name of a disk of this machine."""
-    disks = [path for path in Path("/sys/class/block").iterdir() if (path / "queue").exists()]
-    if not disks:
-        pytest.skip("needs a block device")
-    return disks[0].name
-
-
 def parse(line: str) -> dict[str, Any]:
     """Parse a command line of the guide."""
-    words = shlex.split(line.replace("PID", str(os.getpid())))
-    words = [disk() if word == "DISK" else word for word in words]
+    words = words_of(line)
     tool, _ = load_tool(words[0])
     return parse_arguments(tool, words[1:])
 
@@ -363,7 +286,7 @@ def test_flags_mean_the_same_everywhere() -> None:
     assert set() == several - MEANS_MANY
 
 
-@pytest.mark.parametrize("line", GUIDED)
+@pytest.mark.parametrize("line", LINES)
 def test_command_lines_of_the_guide_parse(line: str) -> None:
     """What the guide tells users to type is understood."""
     values = parse(line)

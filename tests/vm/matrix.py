@@ -101,6 +101,9 @@ LEFT_OUT = [
     *(f"--deselect={path}::{test}" for path, tests in PARTLY_ELSEWHERE.items() for test in tests),
 ]
 
+# Starts every tool several times, so that one kernel beside the host has to do.
+GUIDE, WITH_GUIDE = "tests/contract/test_guide.py", "6.12"
+
 # Where tests compare the tools with others, which work there.
 WITH_PEERS = "6.1"
 INSTALL_PEERS = "from bench import peers; print(peers.install().root)"
@@ -151,8 +154,10 @@ def choose_guests(options: argparse.Namespace, pytest_arguments: list[str]) -> l
     peers = Guest(f"{WITH_PEERS}, peers", WITH_PEERS, 1, [with_peers, *pytest_arguments])
     if options.peers:
         return [peers]
-    everywhere = [*LEFT_OUT, *pytest_arguments]
-    guests = [Guest(k, k, 1, everywhere) for k in options.kernel or SUITES]
+    guests = [
+        Guest(kernel, kernel, 1, [*LEFT_OUT, *left_to(kernel), *pytest_arguments])
+        for kernel in options.kernel or SUITES
+    ]
     if options.ci:
         guests = [choose_for_ci(guest) for guest in guests]
         guests.sort(key=lambda guest: guest.kernel not in (OLDEST, NEWEST))
@@ -161,6 +166,11 @@ def choose_guests(options: argparse.Namespace, pytest_arguments: list[str]) -> l
     if not options.kernel and not pytest_arguments:
         guests.append(Guest(f"{WITH_TWO_CPUS}, 2 CPUs", WITH_TWO_CPUS, 2, OF_TWO_CPUS))
     return guests
+
+
+def left_to(kernel: str) -> list[str]:
+    """Return the arguments that leave out what another kernel has to do."""
+    return [] if kernel == WITH_GUIDE else [f"--ignore={GUIDE}"]
 
 
 def choose_for_ci(guest: Guest) -> Guest:
