@@ -16,6 +16,7 @@ struct requester {
 	ev_ret pid;
 	ev_comm comm;
 	__u64 wanted; /* a bool */
+	struct writeback_identity whose;
 };
 
 /*
@@ -84,12 +85,32 @@ static __always_inline __u32 current_tid(void)
 	return bpf_get_current_pid_tgid();
 }
 
-static __always_inline int asked(struct bdi_writeback *wb, __u64 work, __u64 flags, bool again)
+static __always_inline bool is_for(const struct requester *requester,
+				   const struct writeback_identity *whose)
+{
+	return requester->whose.bdi == whose->bdi &&
+	       requester->whose.memory_cgroup == whose->memory_cgroup &&
+	       requester->whose.io_cgroup == whose->io_cgroup;
+}
+
+/* Forget what was asked of another one that has been at the same address. */
+static __always_inline void forget_former(const struct request_key *key,
+					  const struct writeback_identity *whose)
+{
+	struct requester *requester = bpf_map_lookup_elem(&requests, key);
+
+	if (requester && !is_for(requester, whose))
+		bpf_map_delete_elem(&requests, key);
+}
+
+static __always_inline int asked(struct bdi_writeback *wb, __u64 work, __u64 flags, bool again,
+				 bool typed)
 {
 	struct request_key key = { (__u64)wb, work };
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	struct requester requester = {};
+	struct requester requester = { .whose = writeback_identity(wb, typed) };
 
+	forget_former(&key, &requester.whose);
 	requester.pid = pid_tgid >> 32;
 	bpf_get_current_comm(requester.comm, sizeof(requester.comm));
 	requester.wanted = !filtered_out(pid_tgid);
@@ -110,24 +131,27 @@ static __always_inline int woken(struct pool_workqueue *pwq, struct work_struct 
 {
 	struct bdi_writeback *wb = woken_writeback(pwq, work, typed);
 
-	return wb ? asked(wb, ALL, BPF_NOEXIST, again) : 0;
+	return wb ? asked(wb, ALL, BPF_NOEXIST, again, false) : 0;
 }
 
 /* The thread begins to do what REQUESTED names, for the given work. */
-static __always_inline void take_order(struct request_key *requested, __u64 work)
+static __always_inline void take_order(struct bdi_writeback *wb, struct request_key *requested,
+				       __u64 work, bool typed)
 {
+	struct writeback_identity whose = writeback_identity(wb, typed);
 	struct order order = { requested->work, work };
 	__u32 tid = current_tid();
 
-	if (pair_end(requests, requested, &order.requester))
+	if (pair_end(requests, requested, &order.requester) && is_for(&order.requester, &whose))
 		pair_begin(orders, &tid, &order, BPF_ANY);
 }
 
-static __always_inline int executed(struct bdi_writeback *wb, struct wb_writeback_work *work)
+static __always_inline int executed(struct bdi_writeback *wb, struct wb_writeback_work *work,
+				    bool typed)
 {
 	struct request_key key = { (__u64)wb, (__u64)work };
 
-	take_order(&key, (__u64)work);
+	take_order(wb, &key, (__u64)work, typed);
 	return 0;
 }
 
@@ -162,7 +186,7 @@ static __always_inline struct order *order_for(__u64 work, __u64 beside_queue)
 
 /* Fill in who has asked for it; return whether that process passes the filters. */
 static __always_inline bool put_requester(struct round *round, struct bdi_writeback *wb,
-					  struct super_block *sb)
+					  struct super_block *sb, bool typed)
 {
 	struct request_key key = { (__u64)wb, request_beside_queue(round->reason, sb) };
 	struct order *order = order_for(round->_work, key.work);
@@ -170,7 +194,7 @@ static __always_inline bool put_requester(struct round *round, struct bdi_writeb
 	round->rpid = EV_NO_RESULT;
 	round->rcomm[0] = '-';
 	if (!order && key.work) {
-		take_order(&key, round->_work);
+		take_order(wb, &key, round->_work, typed);
 		order = order_for(round->_work, key.work);
 	}
 	if (!order)
@@ -226,7 +250,7 @@ static __always_inline int started(struct bdi_writeback *wb, struct wb_writeback
 	round._work = (__u64)work;
 	round._budget = budget;
 	round.reason = READ(typed, work, reason);
-	wanted = put_requester(&round, wb, sb);
+	wanted = put_requester(&round, wb, sb, typed);
 	if (!wanted && flusher_filtered_out(cgroup))
 		return 0;
 	put_bdi_name(&round.bdi, wb, typed);
@@ -294,10 +318,11 @@ ON_TRACEPOINT_THRICE(writeback_written, round, __written, ended(work, typed), WO
 ON_TRACEPOINT_THRICE(writeback_start, round, , started(wb, work, again, typed), WORK)
 
 ON_TRACEPOINT_THRICE(writeback_pages_written, request, __done, all_done(), long pages)
-ON_TRACEPOINT_THRICE(writeback_exec, request, __exec, executed(wb, work), WORK)
-ON_TRACEPOINT_THRICE(writeback_queue, request, , asked(wb, (__u64)work, BPF_ANY, again), WORK)
+ON_TRACEPOINT_THRICE(writeback_exec, request, __exec, executed(wb, work, typed), WORK)
+ON_TRACEPOINT_THRICE(writeback_queue, request, ,
+		     asked(wb, (__u64)work, BPF_ANY, again, typed), WORK)
 /* A process has made more pages dirty than there should be. */
 ON_TRACEPOINT_THRICE(writeback_wake_background, request, __background,
-		     asked(wb, BACKGROUND, BPF_ANY, again), struct bdi_writeback *wb)
+		     asked(wb, BACKGROUND, BPF_ANY, again, typed), struct bdi_writeback *wb)
 ON_TRACEPOINT_THRICE(workqueue_queue_work, request, __all, woken(pwq, work, again, typed),
 		     int cpu, struct pool_workqueue *pwq, struct work_struct *work)

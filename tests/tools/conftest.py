@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 BLKDISCARD, BLKZEROOUT = 0x1277, 0x127F
-LOOP_CTL_REMOVE = 0x4C81
+LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81
 IOCB = struct.Struct("QIiHhIQQqQII")  # struct iocb of linux/aio_abi.h
 IO_EVENT = struct.Struct("QQqq")
 AIO = {

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -15,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tracewheel.runtime.show.kernel_names import writeback_reasons
 
+from tests.tools.conftest import LOOP_CTL_ADD, Disk
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.events import FileSystem
-    from tests.tools.conftest import Disk
 
 PAGES = (53, 41, 7)
 OTHERS = 11
@@ -35,6 +38,15 @@ with open(sys.argv[1], "r+b") as file:
     file.flush()
     ctypes.CDLL(None).syncfs(file.fileno())
 """
+
+# Writes a page of a disk, and has the flusher write it with all else that is dirty.
+SYNC_ALL = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+os.write(fd, os.urandom(4096))
+os.sync()
+"""
+PLUGGED = (1009, 1013)  # numbers of loop devices that nobody else has
 
 
 @pytest.fixture
@@ -205,6 +217,43 @@ def test_sync_of_all(trace: Any, file_system: FileSystem, new_disk: Callable[[],
     assert expected[file_system.disk] <= found[file_system.disk] <= PAGES[0] + METADATA
     # sync() itself writes what the flusher has not yet written of a disk without file system.
     assert found[other.name] in (0, OTHERS)
+
+
+@contextlib.contextmanager
+def plugged_in(number: int, image: Path) -> Iterator[Disk]:
+    """Have a loop device of a number, which is new each time."""
+    with open("/dev/loop-control") as control:
+        fcntl.ioctl(control, LOOP_CTL_ADD, number)
+    disk = Disk(f"/dev/loop{number}")
+    subprocess.run(["losetup", disk.path, image], check=True)
+    yield disk
+    disk.remove()
+
+
+@pytest.mark.usefixtures("new_disk")  # which says if there can be none
+def test_new_disk_at_the_address_of_a_former_one(trace: Any, tmp_path: Path) -> None:
+    """What was asked of a disk that is gone is not taken for what is asked of a new one."""
+    image = tmp_path / "plugged"
+    image.touch()
+    os.truncate(image, 1 << 20)
+    traced, former = PLUGGED
+    with plugged_in(traced, image) as first:
+        tool = trace("writeback", "--json", "--disk", first.name)
+    children = set()
+    for _ in range(OTHERS):
+        with (
+            plugged_in(former, image) as before,
+            subprocess.Popen([sys.executable, "-c", SYNC_ALL, before.path]) as child,
+        ):
+            assert 0 == child.wait()
+            children.add(child.pid)
+        with plugged_in(traced, image) as now, open(now.path, "r+b", buffering=0) as device:
+            device.write(os.urandom(now.BLOCK))
+            os.sync()
+    tool.end()
+
+    assert OTHERS == len(children)
+    assert {os.getpid()} == {row["rpid"] for row in tool.json if row["reason"] == "sync"}
 
 
 def test_reasons_are_those_of_this_kernel() -> None:

@@ -22,6 +22,30 @@ static __always_inline struct cgroup *writeback_cgroup(struct bdi_writeback *wb,
 	return READ(typed, cgroup, level) ? cgroup : NULL;
 }
 
+/*
+ * Whose dirty pages they are: numbers that the kernel never gives again, unlike the address of a
+ * struct bdi_writeback. Without cgroups, the numbers of these are 0.
+ */
+struct writeback_identity {
+	__u64 bdi, memory_cgroup, io_cgroup;
+};
+
+static __always_inline struct writeback_identity writeback_identity(struct bdi_writeback *wb,
+								    bool typed)
+{
+	struct backing_dev_info *bdi = READ(typed, wb, bdi);
+	struct writeback_identity identity = { READ(typed, bdi, id) };
+
+	if (bpf_core_field_exists(wb->memcg_css)) {
+		struct cgroup_subsys_state *memory = READ(typed, wb, memcg_css);
+		struct cgroup_subsys_state *io = READ(typed, wb, blkcg_css);
+
+		identity.memory_cgroup = READ(typed, memory, serial_nr);
+		identity.io_cgroup = READ(typed, io, serial_nr);
+	}
+	return identity;
+}
+
 /* The kernel's name for the device: major:minor of a disk, or such as "btrfs-1". */
 static __always_inline void put_bdi_name(ev_disk *ret, struct bdi_writeback *wb, bool typed)
 {
