@@ -29,6 +29,7 @@ int64_t btf__resolve_size(const struct btf *btf, uint32_t id);
 bool btf_is_mod(const struct btf_type *type);
 bool btf_is_typedef(const struct btf_type *type);
 bool btf_is_struct(const struct btf_type *type);
+bool btf_is_enum(const struct btf_type *type);
 bool btf_is_array(const struct btf_type *type);
 bool btf_is_int(const struct btf_type *type);
 bool btf_is_ptr(const struct btf_type *type);

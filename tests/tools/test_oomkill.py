@@ -25,6 +25,7 @@ NAME = "tracewheel-oom"
 KB = 1 << 10
 # What CPUs have counted and not added up yet: 32 pages for each, and before v6.2 64 for a thread.
 UNCOUNTED = 64 * os.sysconf("SC_PAGE_SIZE") * (os.cpu_count() or 1)
+INVOKED = re.compile(r"invoked oom-killer: gfp_mask=0x[0-9a-f]+\(([^)]*)\)")
 KILLED = re.compile(
     r"Killed process (?P<pid>\d+) \((?P<comm>.*)\) total-vm:(?P<virtual>\d+)kB, "
     r"anon-rss:(?P<anon>\d+)kB, file-rss:(?P<file>\d+)kB, shmem-rss:(?P<shmem>\d+)kB, "
@@ -57,6 +58,12 @@ def kernel_said() -> list[dict[str, Any]]:
     return found
 
 
+def flags_said() -> list[str]:
+    """Return the flags of the allocations for which the kernel has killed, as it names them."""
+    log = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+    return INVOKED.findall(log)
+
+
 def test_each_rung_shows_every_kill(trace: Any, rungs_of: Any, memory: Path) -> None:
     """Every way of tracing shows each kill, as the kernel's own message tells of it."""
     rungs = rungs_of("oomkill", "kill")
@@ -66,6 +73,7 @@ def test_each_rung_shows_every_kill(trace: Any, rungs_of: Any, memory: Path) -> 
     pids = [use_memory(memory, 2 * LIMIT).pid for _ in range(PRIME)]
     after = time.time_ns()
     said = {kill["pid"]: kill for kill in kernel_said()}
+    flags = flags_said()[-PRIME:]
     for rung, tool in tools.items():
         tool.end()
         rows = [row for row in tool.json if row["memcg"] == f"/{NAME}"]
@@ -91,13 +99,14 @@ def test_each_rung_shows_every_kill(trace: Any, rungs_of: Any, memory: Path) -> 
             assert re.fullmatch(r"\d+\.\d\d \d+\.\d\d \d+\.\d\d", row["load"])
             assert not row["group"]
             check_reason(row, rung)
+        seen = flags if rung in ("fentry", "kprobe") else [None] * PRIME
+        assert seen == [row["gfp"] for row in rows]
 
 
 def check_reason(row: dict[str, Any], rung: str) -> None:
     """Compare why a process was chosen with what is known of it."""
     known = rung in ("fentry", "kprobe")
     assert (row["constraint"], row["order"]) == (("MEMCG", 0) if known else (None, None))
-    assert (row["gfp"] is not None) == known
     # What the kernel shares out is the cgroup's limit, and not what the victim has.
     assert row["domain"] == (LIMIT if known else None)
 

@@ -28,7 +28,7 @@ tool = Stream(
         Column("TRIGGER", "trigger_comm", 16),
         Column("CONSTRAINT", "constraint", 13, hidden=True),
         Column("ORDER", "order", 5, hidden=True),
-        Column("GFP", "gfp", 10, hidden=True),
+        Column("GFP", "gfp", 32, hidden=True),
         Column("DOMAIN(MB)", "domain", 10, hidden=True),
         Column("USED(MB)", "used", 10, hidden=True),
         Column("LIMIT(MB)", "limit", 10, hidden=True),

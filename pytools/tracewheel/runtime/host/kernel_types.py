@@ -10,6 +10,7 @@ from tracewheel.runtime.host.errors import NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 
@@ -47,5 +48,27 @@ def kernel_enum(name: str, module: str = "") -> dict[str, int]:
     found = type_named(btf, name, lib.BTF_KIND_ENUM)
     if not found:
         raise NotSupported(f"cannot find the enum {name}: use a kernel that has it")
-    values = ffi.unpack(lib.btf_enum(found), lib.btf_vlen(found))
+    return _values_of(btf, found)
+
+
+def kernel_enum_with(name: str) -> dict[str, int]:
+    """Return the values of the enum without a name that has this value. Raises NotSupported."""
+    btf = kernel_btf()
+    for each in _types_of(btf):
+        if lib.btf_is_enum(each) and not each.name_off and name in _values_of(btf, each):
+            return _values_of(btf, each)
+    raise NotSupported(f"cannot find an enum with {name}: use a kernel that has it")
+
+
+def _types_of(btf: Any) -> Iterator[Any]:
+    number = 1
+    found = lib.btf__type_by_id(btf, number) if btf else ffi.NULL
+    while found:
+        yield found
+        number += 1
+        found = lib.btf__type_by_id(btf, number)
+
+
+def _values_of(btf: Any, enum: Any) -> dict[str, int]:
+    values = ffi.unpack(lib.btf_enum(enum), lib.btf_vlen(enum))
     return {name_at(btf, each): each.val for each in values}

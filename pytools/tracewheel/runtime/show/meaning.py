@@ -199,6 +199,12 @@ def _load_averages(_: int) -> str:
         return " ".join(averages.read().split()[:3])
 
 
+def _allocation_flags(number: int) -> str:
+    from tracewheel.runtime.host import allocations
+
+    return allocations.flags(number)
+
+
 def _container(cgroup: int) -> str:
     from tracewheel.runtime.host import containers
 
@@ -233,7 +239,7 @@ TABLES = {
     "user_ns": Table("name", user_namespaces),
     "verdict": Table("name", find=_verdict),
     "oom_constraint": Table("optional_name", names_in_enum("oom_constraint", "CONSTRAINT_")),
-    "gfp": Table("optional_name", find=hex),
+    "gfp": Table("optional_name", find=_allocation_flags),
     "load": Table("name", find=_load_averages),
     "lookup_function": Table("name", lookups.functions),
     "lookup_result": Table("name", lookups.results, lookups.other_result),
