@@ -9,6 +9,7 @@
 
 const volatile bool count_only;
 const volatile bool with_requester;
+const volatile bool with_empty; /* rounds in which nothing was written */
 const volatile __u64 least_ns;
 
 /* A process that has asked for writeback. Its pid is EV_NO_RESULT where nobody is known to have. */
@@ -302,7 +303,7 @@ static __always_inline int ended(struct wb_writeback_work *work, bool typed)
 	round.pages = round._budget - READ(typed, work, nr_pages);
 	round.duration = now - round.time;
 	round.time = now;
-	if (round.duration < least_ns)
+	if (round.duration < least_ns || (!round.pages && !with_empty))
 		return 0;
 	if (count_only)
 		count_round(&round);

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import subprocess
@@ -69,8 +68,8 @@ def write_and_sync(file_system: FileSystem) -> list[int]:
 
 
 def pages_of(tool: Any) -> list[int]:
-    """Return the pages of each round in which any were written."""
-    return [row["pages"] for row in tool.json if row["pages"]]
+    """Return the pages of each round."""
+    return [row["pages"] for row in tool.json]
 
 
 def sync_in_a_child(file_system: FileSystem, pages: int) -> int:
@@ -93,13 +92,13 @@ def test_each_rung_shows_what_was_written(
 
         assert list(PAGES) == pages_of(tool)
         names = ("device", "bdi", "fs", "reason", "rpid", "rcomm")
-        found = {tuple(row[name] for name in names) for row in tool.json if row["pages"]}
+        found = {tuple(row[name] for name in names) for row in tool.json}
         number = Path("/sys/block", file_system.disk, "dev").read_text().strip()
         comm = Path("/proc/self/comm").read_text().rstrip("\n")
         expected = (file_system.disk, number, file_system.disk, "sync", os.getpid(), comm)
         assert {expected} == found
         assert all(row["comm"].startswith("kworker/") for row in tool.json)
-        assert all(Path(f"/proc/{row['pid']}").exists() for row in tool.json if row["pages"])
+        assert all(Path(f"/proc/{row['pid']}").exists() for row in tool.json)
         assert {} == tool.losses
 
 
@@ -184,7 +183,7 @@ def test_columns(trace: Any, file_system: FileSystem) -> None:
     assert [header, header + who, header] == [
         tool.out.splitlines()[0].split() for tool in (plain, process, dated)
     ]
-    [first, *_] = (row for row in process.rows if row[2] != "0")
+    first = process.rows[0]
     assert [file_system.disk, str(PAGES[0]), "sync"] == first[1:4]
     assert MINE == first[7]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", dated.rows[0][0])
@@ -197,6 +196,22 @@ def test_least_time(mine: Callable[..., Any], file_system: FileSystem) -> None:
     rows, table = (tool.end() for tool in tools)
 
     assert [] == rows.json == table.json
+
+
+def test_rounds_without_pages(mine: Callable[..., Any], file_system: FileSystem) -> None:
+    """--all adds the rounds in which nothing was written, to rows and sums, and nothing else."""
+    tools = [mine(*options) for options in ([], ["--all"], ["-d"], ["-d", "--all"])]
+    for _ in range(OTHERS):
+        write_and_sync(file_system)
+        file_system.sync()  # finds nothing
+    rows, all_rows, table, whole_table = (tool.end() for tool in tools)
+
+    written = list(PAGES) * OTHERS
+    assert written == pages_of(rows) == [pages for pages in pages_of(all_rows) if pages]
+    assert 2 * OTHERS <= pages_of(all_rows).count(0)
+    for tool, shown in ((table, rows), (whole_table, all_rows)):
+        assert len(shown.json) == sum(row["rounds"] for row in tool.json)
+        assert sum(written) == sum(row["pages"] for row in tool.json)
 
 
 def test_sync_of_all(trace: Any, file_system: FileSystem, new_disk: Callable[[], Disk]) -> None:
@@ -238,7 +253,7 @@ def test_new_disk_at_the_address_of_a_former_one(trace: Any, tmp_path: Path) -> 
     os.truncate(image, 1 << 20)
     traced, former = PLUGGED
     with plugged_in(traced, image) as first:
-        tool = trace("writeback", "--json", "--disk", first.name)
+        tool = trace("writeback", "--all", "--json", "--disk", first.name)
     children = set()
     for _ in range(OTHERS):
         with (
@@ -295,8 +310,7 @@ def test_periodic_writeback(
     tool = mine()
     hurry(expire_centisecs=1, writeback_centisecs=1)
     file_system.dirty(PAGES[0])
-    while not json.loads(tool.line())["pages"]:
-        pass
+    tool.line()
     tool.end()
 
     assert PAGES[0] <= sum(pages_of(tool)) <= PAGES[0] + METADATA

@@ -7,7 +7,7 @@ import os
 
 from tracewheel.runtime.spec.block import WHOLE_DISK
 from tracewheel.runtime.spec.common import DATE, interval_with, min_ms, pid_or
-from tracewheel.runtime.spec.shapes import SHOW, Column, Option, Stream, Top
+from tracewheel.runtime.spec.shapes import SHOW, TRACE, Column, Option, Stream, Top
 
 _PAGES_IN_MIB = (1 << 20) // os.sysconf("SC_PAGESIZE")
 _OVERHEAD = (
@@ -27,7 +27,19 @@ _PROCESS = Option(
     sets="with_requester",
     shows=("PID", "COMM", "RPID", "RCOMM"),
 )
-_SELECT = (pid_or("process"), WHOLE_DISK, min_ms("rounds of writeback"), interval_with("-d"))
+_SELECT = (
+    pid_or("process"),
+    WHOLE_DISK,
+    min_ms("rounds of writeback"),
+    Option(
+        ("--all",),
+        "trace rounds of writeback in which no page was written, too; they are usual, because the "
+        "flusher also wakes where it then finds nothing that has to be written",
+        sets="with_empty",
+        group=TRACE,
+    ),
+    interval_with("-d"),
+)
 _PER_DEVICE = Option(
     ("-d", "--per-device"),
     "show sums for each device and reason instead of each round of writeback",
@@ -84,11 +96,13 @@ tool = Stream(
         DATE,
     ),
     container=True,
+    notes=("Rounds of writeback in which no page was written are shown only with --all.",),
     examples=(
         ("writeback", "trace all writeback"),
         ("writeback -p", "show who writes, and who asked for it"),
         ("writeback -d -i 5", "show sums for each device and reason, every five seconds"),
         ("writeback --disk sda --min-ms 100", "trace what took 100 ms or more on one disk"),
+        ("writeback --all", "trace also the rounds in which no page was written"),
         ("writeback --comm sync", "trace what the command sync asked for"),
     ),
     overhead=_OVERHEAD,

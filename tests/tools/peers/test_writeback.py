@@ -23,7 +23,7 @@ def test_writeback(trace: Any, beside: Any, file_system: Any) -> None:
         file_system.dirty(pages)
         file_system.sync()
 
-    ours = trace("writeback", "--disk", file_system.disk, "--json")
+    ours = trace("writeback", "--all", "--disk", file_system.disk, "--json")
     (theirs,) = beside(script("writeback.bt"), shows=r" sync +\d", act=lambda: write(1))
     for pages in PAGES:
         write(pages)
