@@ -34,9 +34,14 @@ def load_module(name: str) -> None:
         pytest.skip(f"needs the kernel module {name}")
 
 
-def start_array(level: str, disks: Sequence[str]) -> str:
+def unused_name() -> str:
+    """Return a name for an array, which no other has had."""
+    return f"md_test{os.getpid()}_{next(_NUMBERS)}"
+
+
+def start_array(level: str, disks: Sequence[str], name: str = "") -> str:
     """Make an array of these disks, which are given by their names; return its name."""
-    name = f"md_test{os.getpid()}_{next(_NUMBERS)}"
+    name = name or unused_name()
     Path("/sys/module/md_mod/parameters/new_array").write_text(name)
     md = Path("/sys/block", name, "md")
     (md / "metadata_version").write_text("none")

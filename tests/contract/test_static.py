@@ -82,7 +82,7 @@ def values_of(option: Option) -> list[Any]:
     if not option.parse:
         return [True]
     arguments = ["0", "1", "2", "7", str(os.getpid()), "/", "root", "x", "10.0.0.0/8", *dir(os)]
-    arguments += ["off"]
+    arguments += ["off", "md0"]
     arguments += [path.name for path in Path("/sys/class/block").iterdir()]
     found = []
     for argument in arguments:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.arrays import load_module, start_array, stop_array
+from tests.arrays import load_module, start_array, stop_array, unused_name
 from tests.events import flush
 from tests.tools.conftest import Disk
 
@@ -29,14 +29,14 @@ FLUSH_FIELD = 15  # of a disk's statistics: the number of flushes that it has do
 
 
 @pytest.fixture
-def new_array(until: Callable[[Any], None]) -> Iterator[Callable[[str, list[Disk]], Disk]]:
+def new_array(until: Callable[[Any], None]) -> Iterator[Callable[..., Disk]]:
     """Give a function that makes an array of a level of some disks."""
     load_module("md-mod")
     names: list[str] = []
 
-    def make(level: str, disks: list[Disk]) -> Disk:
+    def make(level: str, disks: list[Disk], name: str = "") -> Disk:
         load_module(level)
-        names.append(start_array(level, [disk.name for disk in disks]))
+        names.append(start_array(level, [disk.name for disk in disks], name))
         array = Disk(f"/dev/{names[-1]}")
         until(Path(array.path).exists)
         array.read(1)  # whoever opens it first has the kernel look for partitions
@@ -199,6 +199,16 @@ def test_selection(trace: Any, mirror: Disk, new_array: Any, disk: Disk) -> None
     assert [(mirror.name,)] * FLUSHES + [(other.name,)] == shown(mine, "device")
     assert [(os.getpid(), other.name)] == shown(of_other, "pid", "device")
     assert [] == long.json == failed.json
+
+
+def test_array_that_comes_later(trace: Any, new_array: Any, members: list[Disk]) -> None:
+    """--disk takes the name of an array before there is one, and then shows its flushes."""
+    name = unused_name()
+    tool = trace("mdflush", "--json", "--disk", name)
+    flush_often(new_array("raid1", members, name))
+    tool.end()
+
+    assert [(name,)] * FLUSHES == shown(tool, "device")
 
 
 def test_table_has_the_same_sums(trace: Any, mirror: Disk) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.spec.block import DISK
+from tracewheel.runtime.spec.block import ARRAY
 from tracewheel.runtime.spec.common import DATE, PRINT_UID, count_only, interval_with, min_ms
 from tracewheel.runtime.spec.shapes import TRACE, Column, Option, Stream, Top
 
@@ -13,9 +13,7 @@ _RUNGS = {
     "15 others in that request, it is shown with EINPROGRESS",
 }
 _SELECT = (
-    DISK._replace(
-        help="trace only this array or partition of one, given by its name or by a path in /dev"
-    ),
+    ARRAY,
     min_ms("flushes"),
     Option(
         ("-x", "--failed"),

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tracewheel.runtime.host.disks import Device, find_device
-from tracewheel.runtime.host.errors import TargetGone
+from tracewheel.runtime.host.disks import Device, find_array, find_device
+from tracewheel.runtime.host.errors import TargetGone, UsageError
 
 BLOCKS = list(Path("/sys/class/block").iterdir())
 
@@ -62,3 +62,17 @@ def test_path_of_nvme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         Device("nvme0n2", has_requests=True) == find_device("nvme0n2") == find_device("nvme0c1n2")
     )
+
+
+def test_arrays() -> None:
+    """A device that is no array is refused; one that is not there may be an array by its name."""
+    for path in BLOCKS:
+        disk = path.resolve().parent if (path / "partition").exists() else path
+        if not (disk / "md").exists():
+            with pytest.raises(UsageError, match="no md array"):
+                find_array(path.name)
+    for name in ("md1048575", "md_no-such-array"):
+        assert Device(name, has_requests=False) == find_array(name) == find_array(f"/dev/{name}")
+    for name in ("no-such-disk", "mdnothing", "md1048575p1", "md_" + 30 * "x", "../md1"):
+        with pytest.raises(TargetGone):
+            find_array(name)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 
-from tracewheel.runtime.host.errors import TargetGone
+from tracewheel.runtime.host.errors import TargetGone, UsageError
 from tracewheel.runtime.host.records import Record
 
 TYPE_CHECKING = False
@@ -45,6 +45,23 @@ def find_device(text: str) -> Device:
         return _describe(folder)
     except FileNotFoundError:
         raise TargetGone(f"cannot trace disk {text!r}: it has been removed") from None
+
+
+def find_array(text: str) -> Device:
+    """Return the md array, or the partition of one, that a name or a path in /dev means.
+
+    It need not exist yet if it has a name that the kernel gives to arrays. Raises UsageError for
+    a device that is no array.
+    """
+    import re
+
+    name = text.removeprefix("/dev/")
+    if not _find(text) and re.fullmatch(r"md(\d+|_[^/]+)", name) and len(name) < _NAME_BYTES:
+        return Device(name, has_requests=False)
+    device = find_device(text)
+    if not os.path.isdir(f"{_CLASS}/{device.disk.replace('/', '!')}/md"):
+        raise UsageError(f"cannot trace flushes of {text!r}: it is no md array")
+    return device
 
 
 def _find(text: str) -> str:

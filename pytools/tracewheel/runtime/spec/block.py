@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracewheel.runtime.host.disks import Device, find_device
+from tracewheel.runtime.host.disks import Device, find_array, find_device
 from tracewheel.runtime.spec.shapes import Option
 
 TYPE_CHECKING = False
@@ -28,6 +28,12 @@ def _disk_alone(device: Device) -> dict[str, Any]:
 WHOLE_DISK = DISK._replace(
     help="trace only this disk, given by its name or by a path in /dev; of a partition, its disk",
     sets=_disk_alone,
+)
+
+ARRAY = DISK._replace(
+    help="trace only this array or partition of one, given by its name or by a path in /dev; an "
+    "array with a name such as md0 need not exist yet",
+    parse=find_array,
 )
 
 
