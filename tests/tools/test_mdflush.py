@@ -149,6 +149,45 @@ def test_levels(trace: Any, new_array: Any, members: list[Disk], level: str) -> 
     assert [(array.name, 0)] * FLUSHES == shown(tool, "device", "error")
 
 
+@contextlib.contextmanager
+def started_by_mdadm(members: list[Disk]) -> Iterator[Disk]:
+    """Make a RAID 1 as administrators do, with a superblock on each disk."""
+    number = next(n for n in range(127, 0, -1) if not Path(f"/sys/block/md{n}").exists())
+    path = f"/dev/md{number}"
+    disks = [disk.path for disk in members]
+    shape = ["--level=1", f"--raid-devices={len(disks)}", "--metadata=1.2", "--bitmap=none"]
+
+    def mdadm(*arguments: str) -> None:
+        # Without udev, which guests do not have, mdadm makes the names in /dev itself.
+        environment = {**os.environ, "MDADM_NO_UDEV": "1"}
+        subprocess.run(["mdadm", *arguments], env=environment, check=True, capture_output=True)
+
+    mdadm("--create", path, "--run", "--assume-clean", *shape, *disks)
+    try:
+        yield Disk(path)
+    finally:
+        mdadm("--stop", path)
+
+
+def test_array_of_mdadm(trace: Any, members: list[Disk]) -> None:
+    """An array that mdadm has made shows each flush, though it writes superblocks meanwhile."""
+    load_module("md-mod")
+    load_module("raid1")
+    tool = trace("mdflush", "--json")
+    with started_by_mdadm(members) as array:
+        only = trace("mdflush", "--json", "--disk", array.path)
+        before = [flushes_of(disk) for disk in members]
+        flush_often(array)
+        after = [flushes_of(disk) for disk in members]
+        only.end()
+    tool.end()
+
+    assert all(late - early >= FLUSHES for late, early in zip(after, before))
+    assert [(array.name, os.getpid(), 0)] * FLUSHES == shown(only, "device", "pid", "error")
+    mine = [row for row in tool.json if row["pid"] == os.getpid()]
+    assert [array.name] * FLUSHES == [row["device"] for row in mine]
+
+
 def test_journal(trace: Any, mirror: Disk, calls_of_md: Any, tmp_path: Path) -> None:
     """Flushes that the kernel's own thread makes for a file system are shown as its own."""
     subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "1024", mirror.path], check=True)
