@@ -453,7 +453,7 @@ def test_each_tool_in_a_pid_namespace(tool_name: str) -> None:
     done = subprocess.run(unshare, capture_output=True, text=True, check=False)
 
     assert 7 == done.returncode, done.stderr
-    assert 2 == done.stderr.count(f"{tool_name}: in a PID namespace: ")
+    assert 2 == done.stderr.count(f"{tool_name}: processes have other ids in this PID namespace")
 
 
 def test_proc_of_another_namespace(run: Any, tool_name: str) -> None:
