@@ -18,6 +18,10 @@ def _wanted(lists: tuple[tuple[int, ...], ...]) -> dict[str, object]:
     }
 
 
+def _only_probes(lists: tuple[tuple[int, ...], ...]) -> bool:
+    return not any(number for numbers in lists for number in numbers)
+
+
 tool = Stream(
     ring="signals",
     columns=(
@@ -48,6 +52,8 @@ tool = Stream(
             parse_signals,
             "LIST",
             sets=_wanted,
+            excludes=("no_probe",),
+            only_if=_only_probes,
             repeat=True,
         ),
         Option(

@@ -61,6 +61,11 @@ OPPOSED = [
     ),
     ("capable", "--denied --allowed", "--denied cannot be combined with --allowed"),
     ("killsnoop", "--all --kill-only", "--kill-only cannot be combined with --all"),
+    (
+        "killsnoop",
+        "-s 0 --no-probe -s 0",
+        "--signal with this value cannot be combined with --no-probe",
+    ),
 ]
 
 
@@ -90,6 +95,14 @@ def test_opposed(name: str, line: str, message: str) -> None:
         Request(tool, parse_arguments(tool, line.split(" ")))
 
     assert f"{message}: give only one of them" == str(error.value)
+
+
+def test_not_opposed() -> None:
+    """A value that leaves something to the other option is taken."""
+    tool, _ = load_tool("killsnoop")
+    request = Request(tool, parse_arguments(tool, ["-s", "0,TERM", "--no-probe"]))
+
+    assert ((0, 15),) == request.signal
 
 
 def test_no_wrong_suggestion(tool_name: str) -> None:

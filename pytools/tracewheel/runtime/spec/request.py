@@ -98,12 +98,13 @@ class Request:
     def _check_pairs(self) -> None:
         """Refuse options that contradict each other."""
         given = {option.dest: option for option, _ in self.given()}
-        for option in given.values():
+        for option in self._given_if():
+            what = f"{option.flags[-1]}{' with this value' if option.only_if else ''}"
             for other in option.excludes:
                 if other in given:
                     flag = given[other].flags[-1]
                     raise UsageError(
-                        f"{option.flags[-1]} cannot be combined with {flag}: give only one of them"
+                        f"{what} cannot be combined with {flag}: give only one of them"
                     )
 
     def _check_needs(self) -> None:
@@ -130,6 +131,10 @@ class Request:
         """Return the options that differ from their defaults, with their values."""
         every = [(option, self.values[option.dest]) for option in options_of(self.tool)]
         return [(option, value) for option, value in every if value != option.default]
+
+    def _given_if(self) -> list[Option]:
+        """Return the options that are given, without those whose ``only_if`` denies their value."""
+        return [o for o, value in self.given() if not o.only_if or o.only_if(value)]
 
     def _compile_globs(self) -> list[tuple[str, Glob]]:
         """Return globs, each with the member whose text it must match."""
@@ -201,7 +206,7 @@ class Request:
         A ladder is left out if it needs an option that is not given, or if an option that is given
         disables it and none enables it.
         """
-        given = [o for o, value in self.given() if not o.only_if or o.only_if(value)]
+        given = self._given_if()
         enabled = {name for option in given for name in option.enables}
         optional = {name for option in options_of(self.tool) for name in option.enables}
         # A ladder that some option disables is climbed without any option.
