@@ -273,15 +273,25 @@ static __always_inline void look_up(struct asked *asked, struct target *ret, str
 	asked->pid = task ? ret->pid : number;
 }
 
-/* True if the process that --tpid has named is in the group, or is one of all that may be meant. */
-static __always_inline bool reaches_wanted(const struct asked *asked, struct pid *group)
+/* True if kill(-1) means the process: neither the caller nor the first one of its namespace. */
+static __always_inline bool is_of_all(struct pid *pid)
 {
-	struct task_struct *wanted = task_of_pid(find_pid_on_host(wanted_tpid));
+	return number_here(pid) > 1 && number_on_host(pid) != bpf_get_current_pid_tgid() >> 32;
+}
+
+/* True if the process that --tpid has named is meant as one of the group, or of all processes. */
+static __always_inline bool is_wanted_meant(const struct asked *asked, struct pid *group,
+					    const struct syscall *call, __s64 result)
+{
+	struct pid *pid = find_pid_on_host(wanted_tpid);
+	struct task_struct *wanted = task_of_pid(pid);
+	bool was_sent = asked->signal && !result;
 
 	if (!asked->for_group || !wanted)
 		return false;
-	if (asked->pid == -1)
-		return wanted_tpid != bpf_get_current_pid_tgid() >> 32;
+	/* What was sent to all, but not to this one, is none of its signals. */
+	if (call->kind == BY_KILL && asked->pid == -1)
+		return !was_sent && is_of_all(pid);
 	return group && group_of_task(wanted) == group;
 }
 
@@ -306,7 +316,7 @@ static __always_inline bool find_target(struct asked *asked, struct target *ret,
 		return !wanted_tpid || ret->pid == wanted_tpid;
 	}
 	named = named_pid(asked, call, result);
-	wanted = !wanted_tpid || reaches_wanted(asked, named);
+	wanted = !wanted_tpid || is_wanted_meant(asked, named, call, result);
 	if (!is_own_or_all)
 		look_up(asked, ret, named, call);
 	return wanted || ret->pid == wanted_tpid;

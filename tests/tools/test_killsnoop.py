@@ -28,6 +28,7 @@ CALLS = {
     "x86_64": {"rt_sigqueueinfo": 129, "tkill": 200, "tgkill": 234, "rt_tgsigqueueinfo": 297},
     "aarch64": {"tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240},
 }[platform.machine()] | {"pidfd_send_signal": 424, "pidfd_open": 434}
+PIDFD_SIGNAL_PROCESS_GROUP = 4
 SI_USER, SI_QUEUE, SI_TKILL = "SI_USER", "SI_QUEUE", "SI_TKILL"
 
 
@@ -264,6 +265,23 @@ def test_what_is_not_allowed(trace: Any) -> None:
     expected = Seen("kill", "SIGUSR1", ME, None, comm, -errno.EPERM, SI_USER, None, None)
     assert [(child.pid, 65534)] == [(row["pid"], row["uid"]) for row in tool.json]
     assert [expected] == seen(tool)
+
+
+def test_all_processes(trace: Any, sleeper: Any) -> None:
+    """-T shows signals to all processes if they include that one, unless they did not get there."""
+    pid = sleeper().pid
+    tool = trace("killsnoop", "-T", str(pid), "--json")
+    # The sender reaches its child alone: only that is in its namespace, or may be signalled.
+    send = "sleep 1000 & kill -s URG -- -1 && kill -KILL $!"
+    subprocess.run(["unshare", "--pid", "--fork", "sh", "-c", send], check=True)
+    subprocess.run(["sh", "-c", send], user=65534, group=65534, check=True)
+    # A descriptor of that number is none.
+    in_group = call("pidfd_send_signal", -1, signal.SIGUSR2, None, PIDFD_SIGNAL_PROCESS_GROUP)
+    assert in_group in (-errno.EBADF, -errno.EINVAL)
+    kill(-1, 0)
+    tool.end()
+
+    assert [(ME, -1)] == [(row["pid"], row["tpid"]) for row in tool.json]
 
 
 # The shell is number 1 of its namespace, and its child, the target, is number 2.

@@ -13,18 +13,19 @@
 #define PID_FS_MAGIC 0x50494446
 #define PROC_SUPER_MAGIC 0x9fa0
 
+/* The number that a PID namespace has for it: the host's is at level 0, the one within at 1. */
+static __always_inline struct upid *upid_at(struct pid *pid, __u32 level)
+{
+	return (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+	       level * bpf_core_type_size(struct upid);
+}
+
 /* What a number means in the PID namespace at LEVEL of OWN; NULL if it means nothing. */
 static __always_inline struct pid *find_pid_at(__u32 number, struct pid *own, __u32 level)
 {
 	__u64 slots = bpf_core_field_size(((struct xa_node *)0)->slots) / sizeof(void *);
-	struct pid_namespace *space = NULL;
-	__u64 entry;
+	__u64 entry = (__u64)BPF_CORE_READ(upid_at(own, level), ns, idr.idr_rt.xa_head);
 
-	bpf_probe_read_kernel(&space, sizeof(space),
-			      (void *)own + bpf_core_field_offset(struct pid, numbers) +
-				      level * bpf_core_type_size(struct upid) +
-				      bpf_core_field_offset(struct upid, ns));
-	entry = (__u64)BPF_CORE_READ(space, idr.idr_rt.xa_head);
 #pragma unroll
 	for (int depth = 0; depth < PIDS_TREE_DEPTH; depth++) {
 		struct xa_node *node = (void *)(entry & ~(__u64)XA_BITS);
@@ -65,12 +66,20 @@ static __always_inline struct pid *find_pid_on_host(__u32 number)
 /* The number that the host has for it. */
 static __always_inline __u32 number_on_host(struct pid *pid)
 {
-	__u32 number = 0;
+	return BPF_CORE_READ(upid_at(pid, 0), nr);
+}
 
-	bpf_probe_read_kernel(&number, sizeof(number),
-			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-				      bpf_core_field_offset(struct upid, nr));
-	return number;
+/* The number that the PID namespace of the current task has for it; 0 if it has none. */
+static __always_inline __u32 number_here(struct pid *pid)
+{
+	struct pid *own = current_pid();
+	__u32 level = BPF_CORE_READ(own, level);
+	struct upid *upid = upid_at(pid, level);
+
+	if (level > BPF_CORE_READ(pid, level) ||
+	    BPF_CORE_READ(upid, ns) != BPF_CORE_READ(upid_at(own, level), ns))
+		return 0;
+	return BPF_CORE_READ(upid, nr);
 }
 
 /* The thread of this number, which is the first one of a process; NULL if it is gone. */
