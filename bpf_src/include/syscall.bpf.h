@@ -235,13 +235,13 @@ static __always_inline __s64 made_syscall(__s64 number, __s64 ret)
 	int BPF_PROG(ladder##__tp_btf, struct pt_regs *regs, long number)                      \
 	{                                                                                      \
 		struct syscall call = { .number = (__s32)number };                             \
-		return wanted(&call) ? entered : 0;                                          \
+		return wanted(&call) ? entered : 0;                                            \
 	}                                                                                      \
 	SEC("raw_tp/sys_enter")                                                                \
 	int BPF_PROG(ladder##__raw_tp, struct pt_regs *regs, long number)                      \
 	{                                                                                      \
 		struct syscall call = { .number = (__s32)number };                             \
-		return wanted(&call) ? entered : 0;                                          \
+		return wanted(&call) ? entered : 0;                                            \
 	}
 
 #endif
