@@ -45,6 +45,12 @@ fd = os.open(sys.argv[1], os.O_RDWR)
 os.write(fd, os.urandom(4096))
 os.sync()
 """
+# Makes a file of so many pages, and leaves them in memory.
+DIRTY = """
+import os, sys
+with open(sys.argv[1], "xb") as file:
+    file.write(os.urandom(int(sys.argv[2]) * os.sysconf("SC_PAGESIZE")))
+"""
 PLUGGED = (1009, 1013)  # numbers of loop devices that nobody else has
 
 
@@ -72,10 +78,10 @@ def pages_of(tool: Any) -> list[int]:
     return [row["pages"] for row in tool.json]
 
 
-def sync_in_a_child(file_system: FileSystem, pages: int) -> int:
+def sync_in_a_child(file_system: FileSystem, pages: int, **settings: Any) -> int:
     """Let another process write and sync; return its id."""
     command = [sys.executable, "-c", SYNC, str(file_system.file(pages)), str(pages)]
-    with subprocess.Popen(command) as child:
+    with subprocess.Popen(command, **settings) as child:
         pass
     assert 0 == child.returncode
     return child.pid
@@ -169,6 +175,52 @@ def test_flusher(mine: Callable[..., Any], file_system: FileSystem) -> None:
     )
     assert written
     assert written == shown
+
+
+@pytest.mark.parametrize("controllers", [[], ["io", "memory"]], ids=["alone", "controlled"])
+def test_cgroup_that_asked(
+    mine: Callable[..., Any], file_system: FileSystem, new_cgroup: Any, controllers: list[str]
+) -> None:
+    """--cgroup shows what a process of the cgroup has asked for, and nothing else."""
+    cgroup = new_cgroup(*controllers)
+    tool = mine("--cgroup", str(cgroup.path))
+    write_and_sync(file_system)
+    child = sync_in_a_child(file_system, OTHERS, preexec_fn=cgroup.enter)
+    tool.end()
+
+    assert [(child, OTHERS)] == [(row["rpid"], row["pages"]) for row in tool.json]
+
+
+def test_cgroup_whose_pages_are_written(
+    mine: Callable[..., Any], file_system: FileSystem, new_cgroup: Any
+) -> None:
+    """--cgroup shows the pages of the cgroup, whoever has asked for them to be written."""
+    cgroup = new_cgroup("io", "memory")
+    tool = mine("--cgroup", str(cgroup.path))
+    write_and_sync(file_system)
+    file = file_system.path / "of-a-cgroup"
+    command = [sys.executable, "-c", DIRTY, str(file), str(OTHERS)]
+    subprocess.run(command, preexec_fn=cgroup.enter, check=True)
+    file_system.sync()
+    tool.end()
+    file.unlink()
+
+    assert [(os.getpid(), OTHERS)] == [(row["rpid"], row["pages"]) for row in tool.json]
+
+
+def test_sums_without_room(mine: Callable[..., Any], file_system: FileSystem) -> None:
+    """Each round of a process that finds no room in the sums is counted as lost."""
+    rows, table = mine(), mine("-d", "--process", "--max-entries", "1")
+    write_and_sync(file_system)
+    child = sync_in_a_child(file_system, OTHERS)
+    rows.end()
+    table.end()
+
+    lost = [row for row in rows.json if row["rpid"] == child]
+    [sums] = table.json
+    assert (os.getpid(), sum(PAGES)) == (sums["rpid"], sums["pages"])
+    assert len(rows.json) == sums["rounds"] + len(lost)
+    assert 0 < len(lost) == table.losses["devices"]
 
 
 def test_columns(trace: Any, file_system: FileSystem) -> None:
