@@ -261,6 +261,7 @@ class ScsiDisk(Disk):
     """A simulated disk that goes wrong in a chosen way, now and then."""
 
     SHORT_TRANSFER, HOST_BUSY = 0x100, 0x8000
+    TAKES_NS = 2_000_000
 
     def go_wrong(self, how: int, every: int = 3) -> None:
         """Go wrong in every third command, or so, from now on."""
@@ -271,9 +272,10 @@ class ScsiDisk(Disk):
 
 @pytest.fixture
 def scsi_disk(until: Callable[[Any], None]) -> Iterator[ScsiDisk]:
-    """Give a disk that takes 2 ms for each command."""
+    """Give a disk that takes 2 ms or more for each command."""
     subprocess.run(["modprobe", "-q", "sd_mod"], check=False)
-    command = ["modprobe", "-q", "scsi_debug", "dev_size_mb=16", "ndelay=2000000"]
+    command = ["modprobe", "-q", "scsi_debug", "dev_size_mb=16"]
+    command.append(f"ndelay={ScsiDisk.TAKES_NS}")
     if subprocess.run(command, check=False).returncode:
         pytest.skip("needs scsi_debug")
     pattern = "bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block/sd*"
