@@ -322,12 +322,12 @@ TROUBLED = """
 import ctypes, os, resource, signal
 me = os.getpid()
 os.kill(me, signal.SIGURG)
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGRTMIN, signal.SIGRTMIN + 1])
+blocked = [signal.SIGALRM, signal.SIGHUP, signal.SIGRTMIN, signal.SIGRTMIN + 1]
+signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
 os.kill(me, signal.SIGHUP)
 os.kill(me, signal.SIGHUP)
-signal.signal(signal.SIGALRM, lambda *_: None)
 signal.setitimer(signal.ITIMER_REAL, 0.001)
-signal.pause()
+signal.sigwait([signal.SIGALRM])
 source, end = os.pipe()
 os.close(source)
 try:
