@@ -22,12 +22,17 @@ class Command:
     def __init__(self, tool: str, words: list[str]) -> None:
         gate, self._gate = os.pipe()
         self.code = 0  # its exit status when it has ended, as a shell would tell it
+        # The child has Python's handler until it has changed that, and would forget a Ctrl-C.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         self.pid = TaskId(os.fork())
         if not self.pid:
-            self._execute(tool, gate, words)
+            self._execute(tool, gate, words, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(gate)
 
-    def _execute(self, tool: str, gate: int, words: list[str]) -> NoReturn:
+    def _execute(
+        self, tool: str, gate: int, words: list[str], mask: set[int | signal.Signals]
+    ) -> NoReturn:
         code = 126
         try:
             os.close(self._gate)
@@ -36,6 +41,7 @@ class Command:
                 signal.signal(number, signal.SIG_DFL)
             if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if os.read(gate, 1):
                 os.execvp(words[0], words)
         except (OSError, ValueError) as error:
