@@ -128,7 +128,7 @@ def set_address(address):
     set_loopback(0x8916, socket.AF_INET, 0, socket.inet_aton(address))
 def knock():
     with socket.socket() as client:
-        client.bind(("127.0.0.1", 0))
+        client.bind(("127.0.0.1", 7777))  # which the kernel gives to nobody else by itself
         assert client.connect_ex(("127.0.0.1", 9))
         return client.getsockname()[1], 9
 def lose_the_route():
