@@ -54,6 +54,27 @@ def test_percentiles(values: list[int], percent: float) -> None:
     assert exact == pytest.approx(histogram(values).percentile(percent), rel=WITHIN, abs=1 / 1024)
 
 
+@given(st.lists(st.integers(1, 2**32), min_size=1))
+def test_percentiles_of_sizes(sizes: list[int]) -> None:
+    """Of bytes, powers of two are told exactly, and others are told at most 12.5 % too low."""
+    greatest = max(sizes)
+    told = histogram([1024 * size for size in sizes])._replace(unit="bytes").percentile(100)
+    power = histogram([1024 << greatest.bit_length()])._replace(unit="bytes").percentile(50)
+
+    assert 0.875 * greatest < told <= greatest
+    assert 1 << greatest.bit_length() == power
+
+
+@given(st.lists(st.integers(0, 2**32), min_size=1))
+def test_rows_of_sizes(sizes: list[int]) -> None:
+    """Of bytes, the first row is the first that has events, and none is left out."""
+    rows = histogram([1024 * size for size in sizes])._replace(unit="bytes").rows()
+
+    assert [(low, high, sum(low <= s <= high for s in sizes)) for low, high, _ in rows] == rows
+    assert len(sizes) == sum(count for _, _, count in rows)
+    assert rows[0][2]
+
+
 def test_percentile_of_nothing() -> None:
     """Without events every percentile is 0."""
     assert {0.0} == set(histogram([]).percentiles().values())

@@ -34,9 +34,8 @@ class Reader:
         self._name = tool.histograms
         # A key of this map is a struct: the key of a histogram, then the number of a slot.
         key, self._slot = session.object.members(session.maps[tool.histograms + "_by"].key)
-        shown = {name for option, _ in request.given() for name in option.shows}
         members = session.object.members(key.meaning)
-        self._key = [m for m in members if m.name in shown]
+        self._key = [m for m in members if m.name in request.key_members]
         self._container_key = session.key_by_container(members)
 
     def read(self, since_last: bool = False) -> list[Histogram]:

@@ -30,6 +30,7 @@ CONDITION_UNITS: dict[str, dict[str, float]] = {
     "usecs": {"ns": 1e-3, "us": 1, "ms": 1e3, "s": 1e6},
     "msecs": {"ns": 1e-6, "us": 1e-3, "ms": 1, "s": 1e3},
     "kbytes": {"B": 1 / 1024, "K": 1, "M": 1024},
+    "bytes": {"B": 1, "K": 1 << 10, "M": 1 << 20},
 }
 # Members of the JSON object of a histogram that are not members of its key.
 _NOT_OF_KEY = {

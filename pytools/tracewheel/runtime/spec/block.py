@@ -37,11 +37,13 @@ ARRAY = DISK._replace(
 )
 
 
-def device_options(*request_ladders: str) -> tuple[Option, ...]:
+def device_options(
+    *request_ladders: str, bio_ladders: tuple[str, ...] = ("bio_start", "bio_end")
+) -> tuple[Option, ...]:
     """Return the options that select a device.
 
     The ladders named are those that trace requests. They are not climbed for a device that has no
-    requests: the ladders bio_start and bio_end trace it by its bios.
+    requests: ``bio_ladders`` trace it by its bios.
     """
     return (
         Option(
@@ -54,7 +56,7 @@ def device_options(*request_ladders: str) -> tuple[Option, ...]:
             passes_to="disk",
         ),
         DISK._replace(
-            enables=("bio_start", "bio_end"),
+            enables=bio_ladders,
             disables=request_ladders,
             only_if=lambda device: not device.has_requests,
         ),

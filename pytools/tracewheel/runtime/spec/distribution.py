@@ -72,7 +72,8 @@ class Histogram(NamedTuple):
         for low, high, count in self.buckets:
             passed += count
             if passed >= rank:
-                return (low + high) / 2
+                # Sizes are mostly powers of two, with which slots begin.
+                return low if self.unit == "bytes" else (low + high) / 2
         return 0.0
 
     def percentiles(self) -> dict[str, float]:
@@ -102,14 +103,19 @@ class Histogram(NamedTuple):
         }
 
     def rows(self) -> list[tuple[int, int, int]]:
-        """Return a row for each power of two: first value, last value and count."""
+        """Return a row for each power of two: first value, last value and count.
+
+        Sizes in bytes have none below the first that has events.
+        """
         counts: dict[int, int] = {}  # by the bits that the values of a row have
         for slot, count in self.slots.items():
             low, _ = slot_bounds(slot)
             bits = max(1, (low // 1024).bit_length())  # 0 and 1 share a row
             counts[bits] = counts.get(bits, 0) + count
         found = []
-        for bits in range(1, max(counts, default=0) + 1):
+        # Devices transfer sectors: the rows of a few bytes would always be empty.
+        first_bits = min(counts, default=1) if self.unit == "bytes" else 1
+        for bits in range(first_bits, max(counts, default=0) + 1):
             first = 1 << (bits - 1) if bits > 1 else 0
             last = (1 << bits) - 1
             found.append((first, last, counts.get(bits, 0)))

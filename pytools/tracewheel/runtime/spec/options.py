@@ -48,7 +48,7 @@ STACK_COLUMNS = (
 _KERNEL_STACK = Column("STACK", "stack", 0)
 CONTAINER_COLUMN = Column("CONTAINER", "cgroup", 16, kind="container", hidden=True)
 # The value of hist_scale of hist.bpf.h for each unit: 2**30 divided by the ns or bytes in the unit.
-UNITS = {"usecs": 1_073_742, "msecs": 1_074, "kbytes": 1 << 20}
+UNITS = {"usecs": 1_073_742, "msecs": 1_074, "kbytes": 1 << 20, "bytes": 1 << 30}
 _FACTORS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _RING_BYTES_MOST = 1 << 31
 

@@ -170,9 +170,7 @@ class Request:
 
     def _variables_of_shape(self) -> dict[str, Any]:
         if isinstance(self.tool, Histogram):
-            shown = {name for option, _ in self.given() for name in option.shows}
-            times = {column.header for column in TIME_COLUMNS}
-            return {"hist_by_key": not shown <= times, "hist_scale": UNITS[self.unit]}
+            return {"hist_by_key": bool(self.key_members), "hist_scale": UNITS[self.unit]}
         ret: dict[str, Any] = {}
         if isinstance(self.tool, Stream) and self.tool.repeats and self.by_stack:
             ret["with_repeats"] = True
@@ -193,6 +191,16 @@ class Request:
         """The only file to probe, if one was chosen."""
         uprobes = self.tool.uprobes if isinstance(self.tool, Stream) else None
         return self.values.get(uprobes.file_option) if uprobes else None
+
+    @property
+    def key_members(self) -> set[str]:
+        """The members of the key by which histograms differ."""
+        assert isinstance(self.tool, Histogram)
+        given = [option for option, _ in self.given()]
+        shown = {name for option in given for name in option.shows}
+        hidden = {name for option in given for name in option.hides}
+        times = {column.header for column in TIME_COLUMNS}
+        return ({*self.tool.by} - hidden | shown) - times
 
     @property
     def unit(self) -> str:

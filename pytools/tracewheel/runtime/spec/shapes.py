@@ -36,7 +36,7 @@ class Option(Record):
     default: Any = None
     sets: str | Callable[[Any], Mapping[str, Any]] | None = None
     shows: tuple[str, ...] = ()  # columns, or members of a histogram's key, that appear with it
-    hides: tuple[str, ...] = ()  # columns that disappear with it
+    hides: tuple[str, ...] = ()  # columns, or members of a histogram's key, that disappear with it
     enables: tuple[str, ...] = ()  # ladders that are climbed only with it
     disables: tuple[str, ...] = ()  # ladders that are not climbed with it, unless another enables
     as_shape: Shape | None = None  # what the tool is with it
@@ -144,6 +144,7 @@ class Histogram(Record):
     options: tuple[Option, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
     short: Mapping[str, str] = {}
+    by: tuple[str, ...] = ()  # members of the key by which histograms differ without any option
     sampled: bool = False
     owner_ladder: str = ""  # ladder that knows who acts, climbed for options that need to know
     rungs: Mapping[str, str] = {}
