@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tracewheel.runtime.spec.alerts import CONDITION_UNITS
 from tracewheel.runtime.spec.catalogue import load_tool, tool_names
 from tracewheel.runtime.spec.shapes import Histogram, Stream
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 SHAPES = {name: load_tool(name)[0] for name in tool_names()}
 STACKED = [name for name, tool in SHAPES.items() if isinstance(tool, Stream) and tool.stack]
-HISTOGRAMS = [name for name, tool in SHAPES.items() if isinstance(tool, Histogram)]
+HISTOGRAMS = {name: tool for name, tool in SHAPES.items() if isinstance(tool, Histogram)}
 SVG = "{http://www.w3.org/2000/svg}"
 OPENS = 23
 
@@ -195,7 +196,9 @@ def test_heatmap_holds_all_events(
 @pytest.mark.parametrize("name", HISTOGRAMS)
 def test_alerts(run: Any, name: str) -> None:
     """Exit code and lines tell how often a claim was true, for each report."""
-    options = ["0.1", "3", "--alert", "p99 < 0ns"]
+    unit = next(iter(CONDITION_UNITS[HISTOGRAMS[name].units[0]]))
+    # This process only waits, so that no tool has more than one histogram in a report.
+    options = ["0.1", "3", "-p", str(os.getpid()), "--alert", f"p99 < 0{unit}"]
     with run(name, *options, "--alert", "count>=0") as tool:
         tool.ended()
     with run(name, *options) as quiet:
