@@ -68,6 +68,7 @@ PARTLY_ELSEWHERE = {
         "test_without_types",
     ),
     "tests/tools/test_biolatency.py": ("test_milliseconds",),
+    "tests/tools/test_bitesize.py": ("test_filters", "test_table"),
     "tests/tools/test_capable.py": (
         "test_fragments", "test_names_of_options", "test_no_system_call", "test_wrong_arguments",
     ),
