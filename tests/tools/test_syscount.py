@@ -8,6 +8,7 @@ import ctypes
 import errno
 import mmap
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -341,10 +342,12 @@ def test_intervals_add_up(trace: Any) -> None:
     for option in options:
         tool = trace("syscount", *MINE, *option, "--syscall", "getpgid", "-i", "0.05")
         deadline = time.monotonic() + 1
-        made = 0
-        while time.monotonic() < deadline:
+        made = reports = 0
+        while time.monotonic() < deadline or reports < 3:
             call(101)
             made += 101
+            if select.select([tool.process.stdout], [], [], 0)[0]:
+                reports += bool(tool.line())
         tool.end()
 
         expected = {("getpgid",): made}
@@ -352,7 +355,6 @@ def test_intervals_add_up(trace: Any) -> None:
         assert expected == tool.completed(found, expected)
         assert sum(found.values()) == tool.counted[0]
         assert {} == tool.losses
-        assert len(tool.json) > 2
 
 
 def test_too_many_keys(trace: Any) -> None:
