@@ -5,7 +5,6 @@
 #include "request.bpf.h"
 
 #define EINPROGRESS 115
-#define BIOS_MOST 64 /* bios before the one that a request was made for: merged in front of it */
 
 const volatile bool failed_only;
 const volatile __u64 least_ns;
@@ -59,19 +58,6 @@ static __always_inline void remember(__u64 key, struct io *io, bool again)
 		pair_begin(begun, &key, io, BPF_NOEXIST);
 	else if (pair_stand_in(begun, &key, io))
 		__sync_fetch_and_add(&start_by_stand_in, 1);
-}
-
-/* Take away what block_getrq told of one of a request's bios. */
-static __always_inline bool take_by_bio(struct request *rq, struct io *ret, bool typed)
-{
-	struct bio *bio = READ(typed, rq, bio);
-
-	for (int i = 0; bio && i < BIOS_MOST; i++) {
-		if (pair_end(begun, &(__u64){ (__u64)bio }, ret))
-			return true;
-		bio = READ(typed, bio, bi_next);
-	}
-	return false;
 }
 
 /* Who submits is the task that runs now. BIO is NULL where there is none. */
@@ -139,7 +125,7 @@ static __always_inline int issued(struct request *rq, bool again, bool typed)
 	if (!io) {
 		struct io moved;
 
-		if (by_bio && take_by_bio(rq, &moved, typed))
+		if (by_bio && take_by_bio(begun, rq, &moved, typed))
 			remember(key, &moved, false);
 		else if (starts_by_issue(rq, typed))
 			started(rq, false, typed);
@@ -193,7 +179,7 @@ static __always_inline int ended(struct request *rq, int error, __u32 bytes, boo
 		return 0;
 	}
 	/* A flush that became one of the kernel's own was never issued. */
-	if (!pair_end(begun, &key, &io) && !(by_bio && !bytes && take_by_bio(rq, &io, typed)))
+	if (!pair_end(begun, &key, &io) && !(by_bio && !bytes && take_by_bio(begun, rq, &io, typed)))
 		return 0;
 	finish(&io, error);
 	return 0;
@@ -204,7 +190,7 @@ static __always_inline int merged(struct request *rq, bool typed)
 	struct io io;
 
 	if (bpf_map_delete_elem(&begun, &(__u64){ (__u64)rq }) && by_bio)
-		take_by_bio(rq, &io, typed);
+		take_by_bio(begun, rq, &io, typed);
 	return 0;
 }
 
@@ -219,4 +205,4 @@ ON_TRACEPOINT_THRICE(block_io_start, start, , started(rq, again, typed), struct 
 /* In the same context, just before, but it tells only the bio. */
 ON_TRACEPOINT_THRICE(block_getrq, start, _getrq, 
 		     allocated(traced_bio(ctx, argc_block_getrq), again, typed))
-ON_BIOS(bio_started, bio_ended, BIOS_MOST)
+ON_BIOS(bio_started, bio_ended, BIOS_IN_FRONT_MOST)

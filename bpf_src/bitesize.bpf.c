@@ -5,8 +5,6 @@
 #include "read.bpf.h"
 #include "request.bpf.h"
 
-#define BIOS_MOST 64 /* bios before the one that a request was made for: merged in front of it */
-
 const volatile bool per_process;
 const volatile bool per_disk;
 const volatile bool per_operation;
@@ -57,19 +55,6 @@ static __always_inline void remember(__u64 key, const struct submission *submiss
 	bpf_map_delete_elem(&begun, &key);
 	if (pair_stand_in(begun, &key, submission))
 		__sync_fetch_and_add(&start_by_stand_in, 1);
-}
-
-/* Take away what block_getrq told of one of a request's bios. */
-static __always_inline bool take_by_bio(struct request *rq, struct submission *ret, bool typed)
-{
-	struct bio *bio = READ(typed, rq, bio);
-
-	for (int i = 0; bio && i < BIOS_MOST; i++) {
-		if (pair_end(begun, &(__u64){ (__u64)bio }, ret))
-			return true;
-		bio = READ(typed, bio, bi_next);
-	}
-	return false;
 }
 
 /*
@@ -151,7 +136,7 @@ static __always_inline int issued(struct request *rq, bool typed)
 	if (!known) {
 		struct submission moved;
 
-		if (by_bio && take_by_bio(rq, &moved, typed))
+		if (by_bio && take_by_bio(begun, rq, &moved, typed))
 			remember(key, &moved, false);
 		else if (by_bio && READ(typed, rq, end_io)) /* it was not made for a bio */
 			started(rq, false, typed);
@@ -174,7 +159,7 @@ static __always_inline int ended(struct request *rq, __u32 bytes, bool typed)
 		return 0;
 	/* A flush that became one of the kernel's own was never issued. */
 	if (bpf_map_delete_elem(&begun, &(__u64){ (__u64)rq }) && by_bio && !bytes)
-		take_by_bio(rq, &ignored, typed);
+		take_by_bio(begun, rq, &ignored, typed);
 	return 0;
 }
 
@@ -183,7 +168,7 @@ static __always_inline int merged(struct request *rq, bool typed)
 	struct submission ignored;
 
 	if (bpf_map_delete_elem(&begun, &(__u64){ (__u64)rq }) && by_bio)
-		take_by_bio(rq, &ignored, typed);
+		take_by_bio(begun, rq, &ignored, typed);
 	return 0;
 }
 

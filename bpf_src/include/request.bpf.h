@@ -37,6 +37,26 @@ static __always_inline bool device_filtered_out(const char *name, struct bio *bi
 	return disk_filtered_out(name) || (filter_partition && partition_filtered_out(bio, typed));
 }
 
+/* Bios before the one that a request was made for: merged in front of it. */
+#define BIOS_IN_FRONT_MOST 64
+
+/*
+ * Take away what block_getrq told of one of a request's bios: from PAIRS, by the bio's address, to
+ * RET. True if there was one.
+ */
+#define take_by_bio(pairs, rq, ret, typed)                                                     \
+	({                                                                                     \
+		struct bio *__bio = READ(typed, rq, bio);                                      \
+		bool __found = false;                                                          \
+		for (int __i = 0; __bio && __i < BIOS_IN_FRONT_MOST; __i++) {                  \
+			__found = pair_end(pairs, &(__u64){ (__u64)__bio }, ret);              \
+			if (__found)                                                           \
+				break;                                                         \
+			__bio = READ(typed, __bio, bi_next);                                   \
+		}                                                                              \
+		__found;                                                                       \
+	})
+
 static __always_inline void copy_filtered_disk_name(ev_disk *ret)
 {
 #pragma unroll
